@@ -1,0 +1,149 @@
+// Package rng is the counter-based random generator of the whole project: Philox4x32-10 (Salmon et al., SC 2011).
+//
+// A draw is a pure function of a key and a counter. Nothing keeps a generator state, so the same numbers come out on
+// any number of processes, and a restart needs only the seed and the step number:
+//
+//	s := rng.New(seed, rng.Shuffle, epoch)
+//	order := s.Perm(n)
+//
+// A [Stream] walks the counter from zero; two streams with different purposes or indices never overlap.
+package rng
+
+import (
+	"math"
+	"math/bits"
+)
+
+// Purpose separates the streams of one seed. Values are part of every recorded run: append, never renumber.
+type Purpose uint32
+
+const (
+	Swap       Purpose = 1  // uniforms of swap decisions: (scan, ladder, pair)
+	Explore    Purpose = 2  // device key of a chain block: (scan, shard, block)
+	InitChains Purpose = 3  // first states of chains
+	InitParams Purpose = 4  // initial weights: (parameter number)
+	Dataset    Purpose = 5  // toy generators
+	Shuffle    Purpose = 6  // order of the training rows: (epoch)
+	Dequantise Purpose = 7  // dequantisation noise of file data
+	Split      Purpose = 8  // train/test split
+	Reference  Purpose = 9  // draws from the reference on rung 0
+	Refill     Purpose = 10 // columns drawn anew (buffer.reinit)
+	Buffer     Purpose = 11 // which columns of the replay buffer a scan works on
+	DataNoise  Purpose = 12 // noise added to positives
+	Evaluate   Purpose = 13 // random projections, held-out draws
+	Sample     Purpose = 14 // coordinator sample
+)
+
+const (
+	mulA, mulB   = 0xD2511F53, 0xCD9E8D57
+	weylA, weylB = 0x9E3779B9, 0xBB67AE85
+)
+
+// Philox4x32 is the Philox4x32-10 block function: 128 counter bits and 64 key bits give 128 random bits.
+func Philox4x32(counter [4]uint32, key [2]uint32) [4]uint32 {
+	for range 10 {
+		hi0, lo0 := bits.Mul32(mulA, counter[0])
+		hi1, lo1 := bits.Mul32(mulB, counter[2])
+		counter = [4]uint32{hi1 ^ counter[1] ^ key[0], lo1, hi0 ^ counter[3] ^ key[1], lo0}
+		key[0] += weylA
+		key[1] += weylB
+	}
+	return counter
+}
+
+// Uint64 is one 64-bit draw at the counter (purpose, a, b, c) under seed. The indices a, b and c are what the purpose
+// says: for Swap they are scan, ladder and pair. Indices a beyond 2^32 are folded into the key, so that scans never wrap.
+func Uint64(seed uint64, purpose Purpose, a uint64, b, c uint32) uint64 {
+	out := at(seed, purpose, a, b, c)
+	return uint64(out[0])<<32 | uint64(out[1])
+}
+
+// Uniform is a draw in (0, 1], never 0, so that its logarithm is finite. It has 53 random bits.
+func Uniform(seed uint64, purpose Purpose, a uint64, b, c uint32) float64 {
+	return open(Uint64(seed, purpose, a, b, c))
+}
+
+func at(seed uint64, purpose Purpose, a uint64, b, c uint32) [4]uint32 {
+	key := [2]uint32{uint32(seed), uint32(seed>>32) ^ uint32(a>>32)*weylA}
+	return Philox4x32([4]uint32{uint32(a), b, c, uint32(purpose)}, key)
+}
+
+func open(u uint64) float64 { return float64(u>>11+1) * 0x1p-53 }
+
+// Stream is a sequence of draws at the indices (purpose, a, b). It is a plain value: copy it to replay it.
+type Stream struct {
+	seed    uint64
+	purpose Purpose
+	a       uint64
+	b       uint32
+	block   uint32
+	buf     [4]uint32
+	left    int
+	spare   float64
+	has     bool
+}
+
+// New returns the stream of seed at (purpose, a, b).
+func New(seed uint64, purpose Purpose, a uint64, b uint32) *Stream {
+	return &Stream{seed: seed, purpose: purpose, a: a, b: b}
+}
+
+// Uint64 returns the next 64 random bits.
+func (s *Stream) Uint64() uint64 {
+	if s.left == 0 {
+		s.buf = at(s.seed, s.purpose, s.a, s.b, s.block)
+		s.block++
+		s.left = 2
+	}
+	i := 2 * (2 - s.left)
+	s.left--
+	return uint64(s.buf[i])<<32 | uint64(s.buf[i+1])
+}
+
+// Float64 returns a uniform number in [0, 1).
+func (s *Stream) Float64() float64 { return float64(s.Uint64()>>11) * 0x1p-53 }
+
+// Normal returns a standard normal number (Box–Muller; both numbers of a pair are used).
+func (s *Stream) Normal() float64 {
+	if s.has {
+		s.has = false
+		return s.spare
+	}
+	r := math.Sqrt(-2 * math.Log(open(s.Uint64())))
+	sin, cos := math.Sincos(2 * math.Pi * s.Float64())
+	s.spare, s.has = r*sin, true
+	return r * cos
+}
+
+// IntN returns a uniform integer in [0, n), without modulo bias. It panics if n <= 0.
+func (s *Stream) IntN(n int) int {
+	if n <= 0 {
+		panic("rng: IntN of a number that is not positive")
+	}
+	for {
+		hi, lo := bits.Mul64(s.Uint64(), uint64(n))
+		if lo >= -uint64(n)%uint64(n) {
+			return int(hi)
+		}
+	}
+}
+
+// Perm returns a uniform permutation of 0..n-1 (Fisher–Yates).
+func (s *Stream) Perm(n int) []int {
+	p := make([]int, n)
+	for i := range p {
+		j := s.IntN(i + 1)
+		p[i] = p[j]
+		p[j] = i
+	}
+	return p
+}
+
+// Normals fills a new slice with n standard normal numbers.
+func (s *Stream) Normals(n int) []float64 {
+	out := make([]float64, n)
+	for i := range out {
+		out[i] = s.Normal()
+	}
+	return out
+}
