@@ -1,0 +1,112 @@
+package tempering
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// State is all that an Ensemble remembers, plain slices for a cut. [K, M] arrays have column c of row k at k·M+c.
+type State struct {
+	Labels    []int32  // [K, M] by rung: which walker is there
+	Lineage   []uint32 // [K, M] by walker: fresh states so far
+	Direction []uint8  // [K, M] by walker: 0 none, 1 last at rung 0, 2 reached the target since
+	Scans     []uint64 // [M] scans of the column
+	Restarts  []uint64 // [M]
+	Trips     []uint64 // [M] round trips
+	Warming   []bool   // [M]
+
+	Attempts  []uint64  // [K−1] pair statistics since the last reset
+	Accepted  []uint64  // [K−1]
+	AlphaSum  []float64 // [K−1]
+	NonFinite uint64
+}
+
+func newState(rungs, columns int) State {
+	n := rungs * columns
+	s := State{
+		Labels: make([]int32, n), Lineage: make([]uint32, n), Direction: make([]uint8, n),
+		Scans: make([]uint64, columns), Restarts: make([]uint64, columns), Trips: make([]uint64, columns), Warming: make([]bool, columns),
+		Attempts: make([]uint64, rungs-1), Accepted: make([]uint64, rungs-1), AlphaSum: make([]float64, rungs-1),
+	}
+	for at := range s.Labels {
+		s.Labels[at] = int32(at / columns)
+	}
+	return s
+}
+
+func (s State) clone() State {
+	s.Labels, s.Lineage, s.Direction = slices.Clone(s.Labels), slices.Clone(s.Lineage), slices.Clone(s.Direction)
+	s.Scans, s.Restarts, s.Trips, s.Warming = slices.Clone(s.Scans), slices.Clone(s.Restarts), slices.Clone(s.Trips), slices.Clone(s.Warming)
+	s.Attempts, s.Accepted, s.AlphaSum = slices.Clone(s.Attempts), slices.Clone(s.Accepted), slices.Clone(s.AlphaSum)
+	return s
+}
+
+// Snapshot returns a copy of the state.
+func (e *Ensemble) Snapshot() State { return e.state.clone() }
+
+// Restore replaces the state by a copy of s, if s fits the ensemble and passes Check.
+func (e *Ensemble) Restore(s State) error {
+	if err := s.check(e.rungs, e.columns); err != nil {
+		return fmt.Errorf("tempering: restore: %w", err)
+	}
+	e.state = s.clone()
+	return nil
+}
+
+// Check verifies the conservation laws: every column holds each of its walkers once, no walker is in an impossible
+// state, and the counters fit together. Every cut is checked.
+func (e *Ensemble) Check() error {
+	if err := e.state.check(e.rungs, e.columns); err != nil {
+		return fmt.Errorf("tempering: conservation: %w", err)
+	}
+	return nil
+}
+
+func (s State) check(rungs, columns int) error {
+	var errs []error
+	for _, f := range []struct {
+		name      string
+		got, want int
+	}{
+		{"labels", len(s.Labels), rungs * columns}, {"lineage", len(s.Lineage), rungs * columns}, {"direction", len(s.Direction), rungs * columns},
+		{"scans", len(s.Scans), columns}, {"restarts", len(s.Restarts), columns}, {"trips", len(s.Trips), columns}, {"warming", len(s.Warming), columns},
+		{"attempts", len(s.Attempts), rungs - 1}, {"accepted", len(s.Accepted), rungs - 1}, {"alpha sum", len(s.AlphaSum), rungs - 1},
+	} {
+		if f.got != f.want {
+			errs = append(errs, fmt.Errorf("%s: %d values, want %d for %d rungs of %d columns", f.name, f.got, f.want, rungs, columns))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	where := make([]int, rungs)
+	for c := range columns {
+		for k := range where {
+			where[k] = -1
+		}
+		for k := range rungs {
+			label := s.Labels[k*columns+c]
+			switch {
+			case label < 0 || int(label) >= rungs:
+				return fmt.Errorf("column %d: label %d on rung %d, want 0 to %d", c, label, k, rungs-1)
+			case where[label] >= 0:
+				return fmt.Errorf("column %d: label %d on rungs %d and %d, want each label once", c, label, where[label], k)
+			}
+			where[label] = k
+			if d := s.Direction[k*columns+c]; d > downward {
+				return fmt.Errorf("column %d: direction %d of walker %d, want 0, 1 or 2", c, d, k)
+			}
+		}
+		if s.Trips[c] > s.Restarts[c] {
+			return fmt.Errorf("column %d: %d round trips but %d restarts, want a restart in every trip", c, s.Trips[c], s.Restarts[c])
+		}
+	}
+	for i := range s.Attempts {
+		// Each term is at most 1, and rounding is monotone: the sum cannot pass the count.
+		if sum := s.AlphaSum[i]; s.Accepted[i] > s.Attempts[i] || !(sum >= 0 && sum <= float64(s.Attempts[i])) {
+			return fmt.Errorf("pair %d: %d accepted and acceptance sum %g of %d attempts", i, s.Accepted[i], sum, s.Attempts[i])
+		}
+	}
+	return nil
+}
