@@ -1,0 +1,41 @@
+package buffer
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Config is the `buffer` section of an experiment.
+type Config struct {
+	Size   int     `yaml:"size"`   // M, columns kept; at least tempering.chains
+	Reinit float64 `yaml:"reinit"` // share of the drawn columns that start afresh, in [0, 1]
+	Init   string  `yaml:"init"`   // first states: reference, normal or data
+	Warmup int     `yaml:"warmup"` // chain steps on the fresh chains before training
+}
+
+// Inits are the names that Config.Init knows.
+var Inits = []string{"reference", "normal", "data"}
+
+// Validate reports every fault of the section, each by its key. chains is tempering.chains.
+func (c Config) Validate(chains int) error {
+	var errs []error
+	if c.Size < chains {
+		errs = append(errs, fmt.Errorf("size: %d, want at least tempering.chains = %d", c.Size, chains))
+	}
+	if c.Size > math.MaxInt32 {
+		errs = append(errs, fmt.Errorf("size: %d, want at most %d", c.Size, math.MaxInt32))
+	}
+	if !(c.Reinit >= 0 && c.Reinit <= 1) {
+		errs = append(errs, fmt.Errorf("reinit: %g, want a share in [0, 1]", c.Reinit))
+	}
+	if !slices.Contains(Inits, c.Init) {
+		errs = append(errs, fmt.Errorf("init: %q, want one of %s", c.Init, strings.Join(Inits, ", ")))
+	}
+	if c.Warmup < 0 {
+		errs = append(errs, fmt.Errorf("warmup: %d, want 0 or more chain steps", c.Warmup))
+	}
+	return errors.Join(errs...)
+}
