@@ -62,6 +62,9 @@ type NLL struct {
 	Points    int       // points evaluated in all, without fillers
 }
 
+// ErrNotIntegrable is returned for an energy whose exp(−E) has no finite integral, as far as the quadrature can see.
+var ErrNotIntegrable = errors.New("the energy is not integrable, or grows too slowly")
+
 const (
 	maxGrowth = 64   // the box may become this many times as wide as the first one
 	furthest  = 1024 // the outermost ring probed, in radii of the box
@@ -240,8 +243,8 @@ func (g *grid) integrate() error {
 		if grown {
 			for a := range g.dim {
 				if g.hi[a]-g.lo[a] > maxGrowth*g.width0[a] {
-					return fmt.Errorf("the energy is not integrable, or grows too slowly: exp(−E) still has mass at the rim of a box %d times as wide as the one round the data; "+
-						"want an energy that grows outwards, such as with model.base: gaussian", maxGrowth)
+					return fmt.Errorf("%w: exp(−E) still has mass at the rim of a box %d times as wide as the one round the data; "+
+						"want an energy that grows outwards, such as with model.base: gaussian", ErrNotIntegrable, maxGrowth)
 				}
 			}
 			probed, before, g.moved, g.level = false, math.NaN(), math.NaN(), 0
@@ -350,8 +353,8 @@ func (g *grid) probe() (outside bool, err error) {
 			continue
 		}
 		if math.Exp2(float64(k)) > maxGrowth {
-			return false, fmt.Errorf("the energy is not integrable, or grows too slowly: at %.4g, %.0f times as far out as the box round the data, it is %.4g, which puts e^%.3g times the mass of the box out there; "+
-				"want an energy that grows outwards, such as with model.base: gaussian", lowest[k], math.Exp2(float64(k)), -slices.Max(logs[k]), share)
+			return false, fmt.Errorf("%w: at %.4g, %.0f times as far out as the box round the data, it is %.4g, which puts e^%.3g times the mass of the box out there; "+
+				"want an energy that grows outwards, such as with model.base: gaussian", ErrNotIntegrable, lowest[k], math.Exp2(float64(k)), -slices.Max(logs[k]), share)
 		}
 		outside = true
 	}

@@ -163,10 +163,10 @@ func Compare(t testing.TB, name string, got []float64, want Tensor, tol Toleranc
 	}
 	bad, worst, where := 0, 0.0, 0
 	for i, w := range want.Data {
-		d := math.Abs(got[i] - w)
-		if excess := d / (tol.ATol + tol.RTol*math.Abs(w)); !(excess <= 1) {
+		d, allowed := math.Abs(got[i]-w), tol.ATol+tol.RTol*math.Abs(w)
+		if !(d <= allowed) { // a NaN is outside
 			bad++
-			if !(excess <= worst) {
+			if excess := d / allowed; !(excess <= worst) {
 				worst, where = excess, i
 			}
 		}
