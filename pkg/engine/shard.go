@@ -1,0 +1,416 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/gomlx/gomlx/pkg/core/dtypes"
+	. "github.com/gomlx/gomlx/pkg/core/graph"
+	"github.com/gomlx/gomlx/pkg/core/shapes"
+	"github.com/gomlx/gomlx/pkg/core/tensors"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
+)
+
+const f32 = dtypes.Float32
+
+// Shard is a batch of chains with the parameters that they share, on one device. Row k·B + b holds the chain of ladder b
+// on rung k. Parameters and states stay on the device between calls; a call brings back energies and scalars. A shard
+// serves one goroutine.
+type Shard struct {
+	spec    Spec
+	backend *backend.Backend
+	params  int // length of θ; at least 1, since a tensor without elements is no tensor
+
+	theta, ema *tensors.Tensor
+	moments    []*tensors.Tensor
+	live       *tensors.Tensor // [rows, dim]
+	pool       *tensors.Tensor // [rungs·pool, dim]; nil where every column is live
+
+	beta, stepRows, stepTable, noiseTable *tensors.Tensor
+
+	train    *backend.Program
+	scan     *backend.Program
+	blocks   map[int]*backend.Program // by number of chain steps
+	energies *backend.Program
+	blockLen []int // chain steps of each block of a scan
+}
+
+// NewShard compiles nothing yet: programs are compiled at their first call, once.
+func NewShard(b *backend.Backend, spec Spec) (*Shard, error) {
+	if err := spec.validate(); err != nil {
+		return nil, fmt.Errorf("engine: shard: %w", err)
+	}
+	s := &Shard{spec: spec, backend: b, params: max(1, models.NumParams(spec.Network)), blocks: map[int]*backend.Program{}}
+	for left := spec.Sampler.Steps; left > 0; left -= maxBlock {
+		s.blockLen = append(s.blockLen, min(left, maxBlock))
+	}
+	return s, nil
+}
+
+// Close frees the device memory.
+func (s *Shard) Close() {
+	backend.Release(s.theta, s.ema, s.live, s.pool, s.beta, s.stepRows, s.stepTable, s.noiseTable)
+	backend.Release(s.moments...)
+	for _, p := range append([]*backend.Program{s.train, s.scan, s.energies}, blockPrograms(s.blocks)...) {
+		if p != nil {
+			p.Close()
+		}
+	}
+}
+
+func blockPrograms(m map[int]*backend.Program) (ps []*backend.Program) {
+	for _, p := range m {
+		ps = append(ps, p)
+	}
+	return ps
+}
+
+// State is all of a shard that a cut must hold, on the host. Random numbers need none.
+type State struct {
+	Theta, EMA []float32   // EMA is nil where the optimizer keeps no average
+	Moments    [][]float32 // optimizer state
+	Live, Pool []float32   // chains; Pool is nil where every column is live
+}
+
+// NewState is the state at the start of training: given weights, chains in live [rows·dim] and pool.
+func (s *Shard) NewState(theta, live, pool []float32) State {
+	st := State{Theta: theta, Live: live, Pool: pool}
+	if len(theta) == 0 {
+		st.Theta = make([]float32, s.params)
+	}
+	if s.spec.Optimizer.EMA > 0 {
+		st.EMA = append([]float32(nil), st.Theta...)
+	}
+	for range s.spec.Optimizer.moments() {
+		st.Moments = append(st.Moments, make([]float32, s.params))
+	}
+	return st
+}
+
+// Load puts a state on the device.
+func (s *Shard) Load(st State) error {
+	for _, part := range []struct {
+		name      string
+		got, want int
+	}{
+		{"parameters", len(st.Theta), s.params},
+		{"averaged parameters", len(st.EMA), b2i(s.spec.Optimizer.EMA > 0) * s.params},
+		{"optimizer vectors", len(st.Moments), s.spec.Optimizer.moments()},
+		{"chains", len(st.Live), s.spec.rows() * s.spec.dim()},
+		{"pool", len(st.Pool), b2i(s.spec.pooled()) * s.spec.Rungs * s.spec.Pool * s.spec.dim()},
+	} {
+		if part.got != part.want {
+			return fmt.Errorf("engine: load state: %s: length %d, want %d", part.name, part.got, part.want)
+		}
+	}
+	backend.Release(s.theta, s.ema, s.live, s.pool)
+	backend.Release(s.moments...)
+	s.theta = tensors.FromFlatDataAndDimensions(clone(st.Theta), s.params)
+	s.live = tensors.FromFlatDataAndDimensions(clone(st.Live), s.spec.rows(), s.spec.dim())
+	s.ema, s.pool, s.moments = nil, nil, nil
+	if st.EMA != nil {
+		s.ema = tensors.FromFlatDataAndDimensions(clone(st.EMA), s.params)
+	}
+	if s.spec.pooled() {
+		s.pool = tensors.FromFlatDataAndDimensions(clone(st.Pool), s.spec.Rungs*s.spec.Pool, s.spec.dim())
+	}
+	for _, m := range st.Moments {
+		s.moments = append(s.moments, tensors.FromFlatDataAndDimensions(clone(m), s.params))
+	}
+	return nil
+}
+
+// State copies the shard's state to the host.
+func (s *Shard) State() (st State, err error) {
+	read := func(t *tensors.Tensor) []float32 {
+		if t == nil || err != nil {
+			return nil
+		}
+		var v []float32
+		v, err = backend.Read[float32](t)
+		return v
+	}
+	st.Theta, st.EMA, st.Live, st.Pool = read(s.theta), read(s.ema), read(s.live), read(s.pool)
+	for _, m := range s.moments {
+		st.Moments = append(st.Moments, read(m))
+	}
+	if err != nil {
+		return State{}, fmt.Errorf("engine: read state: %w", err)
+	}
+	return st, nil
+}
+
+// SetLadder sets β and the step size of each rung. Neither is compiled in.
+func (s *Shard) SetLadder(betas, stepSizes []float64) {
+	set := func(old **tensors.Tensor, perRung []float64) {
+		rows := make([]float32, s.spec.rows())
+		for i := range rows {
+			rows[i] = float32(perRung[i/s.spec.Chains])
+		}
+		backend.Release(*old)
+		*old = tensors.FromFlatDataAndDimensions(rows, len(rows))
+	}
+	set(&s.beta, betas)
+	set(&s.stepRows, stepSizes)
+}
+
+// SetTables sets, for every chain step of a scan, the factor on the step size and Langevin's noise scale.
+func (s *Shard) SetTables(steps, noise []float64) {
+	set := func(old **tensors.Tensor, v []float64) {
+		backend.Release(*old)
+		*old = tensors.FromFlatDataAndDimensions(to32(v), len(v))
+	}
+	set(&s.stepTable, steps)
+	set(&s.noiseTable, noise)
+}
+
+// Draw says which states the next scan starts from. A nil Draw in a call without a pool means: rows stay as they are.
+type Draw struct {
+	// Perm is the swap sweep: row i takes the state that row Perm[i] ended the last scan with.
+	Perm []int32
+	// Source and Slots serve a pool. After the sweep, slot j of the pool takes row Source[j] of [pool; live]; then row i
+	// starts from slot Slots[i]. Rows and slots are numbered rung by rung: k·B + b, k·M + m.
+	Source, Slots []int32
+	// Keep and Add serve fresh starts and jitter: x ← x·[Keep > 0] + Add, [rows] and [rows·dim]. Needs Spec.Mix.
+	Keep, Add []float32
+	// Starts are the rows of a scan that starts from given data (Spec.FromData), [rows·dim].
+	Starts []float32
+}
+
+// Scores are the scalars of a training step.
+type Scores struct {
+	Loss, Positives, Negatives, Penalty, GradNorm float64
+}
+
+// Result is what a call brings back.
+type Result struct {
+	V         []float64 // V of every row after the scan, [rows]; empty for a single rung, which swaps with nobody
+	Accept    []float64 // acceptance of each rung's explorer; 1 on a rung of independent draws and for Langevin
+	NonFinite int       // proposals with a log density that is not finite
+	Scores    Scores    // of a training call
+}
+
+// Train makes one training step: sweep → negatives → loss → gradient → clip → optimizer → draw → explore under the new
+// parameters. scan numbers the exploration; lr is the learning rate of optimizer step number step.
+func (s *Shard) Train(scan uint64, step int, lr float64, positives []float32, d Draw) (Result, error) {
+	if s.train == nil {
+		p, err := s.compileTrain()
+		if err != nil {
+			return Result{}, err
+		}
+		s.train = p
+	}
+	c := s.begin()
+	c.state(&s.theta)
+	if s.ema != nil {
+		c.state(&s.ema)
+	}
+	for i := range s.moments {
+		c.state(&s.moments[i])
+	}
+	c.host(tensors.FromFlatDataAndDimensions(positives, s.spec.Batch, s.spec.dim()))
+	c.host(tensors.FromFlatDataAndDimensions(s.spec.Optimizer.hyper(lr, step), hyperSize))
+	return s.explore(c, s.train, scan, d, true)
+}
+
+// Scan explores once without training: sweep → draw → explore.
+func (s *Shard) Scan(scan uint64, d Draw) (Result, error) {
+	if s.scan == nil {
+		p, err := s.compileScan()
+		if err != nil {
+			return Result{}, err
+		}
+		s.scan = p
+	}
+	c := s.begin()
+	c.keep(s.theta)
+	return s.explore(c, s.scan, scan, d, false)
+}
+
+// explore adds the inputs of a scan to the call, runs it and the blocks that follow.
+func (s *Shard) explore(c *call, p *backend.Program, scan uint64, d Draw, train bool) (Result, error) {
+	if err := s.addDraw(c, d, train); err != nil {
+		return Result{}, err
+	}
+	s.addKernel(c, scan, 0)
+	packed, err := c.run(p)
+	if err != nil {
+		return Result{}, err
+	}
+	result := s.unpack(packed, train)
+	for i, n := range s.blockLen[1:] {
+		block := s.blocks[n]
+		if block == nil {
+			if block, err = s.compileBlock(n); err != nil {
+				return Result{}, err
+			}
+			s.blocks[n] = block
+		}
+		c := s.begin()
+		c.keep(s.theta)
+		c.state(&s.live)
+		s.addKernel(c, scan, i+1)
+		packed, err := c.run(block)
+		if err != nil {
+			return Result{}, err
+		}
+		next := s.unpack(packed, false)
+		done := float64((i + 1) * maxBlock)
+		for k := range next.Accept { // mean over the chain steps
+			next.Accept[k] = (result.Accept[k]*done + next.Accept[k]*float64(n)) / (done + float64(n))
+		}
+		next.NonFinite += result.NonFinite
+		next.Scores = result.Scores
+		result = next
+	}
+	return result, nil
+}
+
+func (s *Shard) addDraw(c *call, d Draw, train bool) error {
+	check := func(name string, got, want int) error {
+		if got != want {
+			return fmt.Errorf("engine: draw: %s: length %d, want %d", name, got, want)
+		}
+		return nil
+	}
+	rows, dim := s.spec.rows(), s.spec.dim()
+	if s.spec.FromData {
+		if err := check("starts", len(d.Starts), rows*dim); err != nil {
+			return err
+		}
+		c.state(&s.live)
+		c.host(tensors.FromFlatDataAndDimensions(d.Starts, rows, dim))
+		return nil
+	}
+	if err := check("permutation", len(d.Perm), rows); err != nil {
+		return err
+	}
+	c.state(&s.live)
+	c.host(tensors.FromFlatDataAndDimensions(d.Perm, rows))
+	if s.spec.pooled() {
+		slots := s.spec.Rungs * s.spec.Pool
+		if err := check("source", len(d.Source), slots); err != nil {
+			return err
+		}
+		if err := check("slots", len(d.Slots), rows); err != nil {
+			return err
+		}
+		c.state(&s.pool)
+		c.host(tensors.FromFlatDataAndDimensions(d.Source, slots))
+		c.host(tensors.FromFlatDataAndDimensions(d.Slots, rows))
+	}
+	if s.spec.Mix {
+		if err := check("keep", len(d.Keep), rows); err != nil {
+			return err
+		}
+		if err := check("add", len(d.Add), rows*dim); err != nil {
+			return err
+		}
+		c.host(tensors.FromFlatDataAndDimensions(d.Keep, rows))
+		c.host(tensors.FromFlatDataAndDimensions(d.Add, rows, dim))
+	}
+	return nil
+}
+
+func (s *Shard) addKernel(c *call, scan uint64, block int) {
+	key := rng.Uint64(s.spec.Seed, rng.Explore, scan, s.spec.Shard, uint32(block))
+	c.host(tensors.FromFlatDataAndDimensions([]uint64{key, 0, 0}, 3))
+	c.keep(s.beta)
+	c.keep(s.stepRows)
+	at := block * maxBlock
+	n := s.blockLen[block]
+	if len(s.blockLen) == 1 {
+		c.keep(s.stepTable)
+		c.keep(s.noiseTable)
+		return
+	}
+	for _, t := range []*tensors.Tensor{s.stepTable, s.noiseTable} { // a block's part of the tables
+		tensors.MustConstFlatData(t, func(flat []float32) {
+			c.host(tensors.FromFlatDataAndDimensions(clone(flat[at:at+n]), n))
+		})
+	}
+}
+
+func (s *Shard) unpack(packed []float32, train bool) Result {
+	rows, rungs := s.spec.rows(), s.spec.Rungs
+	if rungs == 1 {
+		rows = 0
+	}
+	r := Result{V: make([]float64, rows), Accept: make([]float64, rungs)}
+	for i := range r.V {
+		r.V[i] = float64(packed[i])
+	}
+	for k := range r.Accept {
+		r.Accept[k] = float64(packed[rows+k])
+	}
+	r.NonFinite = int(packed[rows+rungs])
+	if train {
+		t := packed[rows+rungs+1:]
+		r.Scores = Scores{float64(t[0]), float64(t[1]), float64(t[2]), float64(t[3]), float64(t[4])}
+	}
+	return r
+}
+
+// call collects the inputs of a program. State tensors are donated and replaced by the first outputs, in order.
+type call struct {
+	shard  *Shard
+	in     []*tensors.Tensor
+	donate []bool
+	states []**tensors.Tensor
+	hosts  []*tensors.Tensor
+}
+
+func (s *Shard) begin() *call { return &call{shard: s} }
+
+func (c *call) keep(t *tensors.Tensor) { c.in, c.donate = append(c.in, t), append(c.donate, false) }
+func (c *call) state(t **tensors.Tensor) {
+	c.in, c.donate, c.states = append(c.in, *t), append(c.donate, true), append(c.states, t)
+}
+func (c *call) host(t *tensors.Tensor) {
+	c.in, c.donate, c.hosts = append(c.in, t), append(c.donate, true), append(c.hosts, t)
+}
+
+// run executes p and reads its last output, the packed results.
+func (c *call) run(p *backend.Program) ([]float32, error) {
+	out, err := p.RunDonating(c.donate, c.in...)
+	if err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	backend.Release(c.hosts...)
+	for i, slot := range c.states {
+		backend.Release(*slot) // the host's side of a donated tensor
+		*slot = out[i]
+	}
+	packed := out[len(out)-1]
+	values, err := backend.Read[float32](packed)
+	backend.Release(packed)
+	if err != nil {
+		return nil, fmt.Errorf("engine: read results: %w", err)
+	}
+	return values, nil
+}
+
+func (s *Shard) thetaInput(name string) backend.Input {
+	return backend.Input{Name: name, Shape: shapes.Make(f32, s.params)}
+}
+
+func (s *Shard) weights(theta *Node) []*Node { return models.Unpack(s.spec.Network, theta) }
+
+func clone[T any](v []T) []T { return append([]T(nil), v...) }
+
+func to32(v []float64) []float32 {
+	out := make([]float32, len(v))
+	for i, x := range v {
+		out[i] = float32(x)
+	}
+	return out
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,129 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	. "github.com/gomlx/gomlx/pkg/core/graph"
+
+	"github.com/kelvin-ebm/kelvin/pkg/losses"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
+	"github.com/kelvin-ebm/kelvin/pkg/samplers"
+)
+
+// Spec fixes what a shard compiles: the model, the path, the shapes. What may change while it runs (β, step sizes,
+// learning rate, keys) is an input of every call instead.
+type Spec struct {
+	Network   models.Energy    // f_θ
+	Base      *models.Gaussian // E = f_θ − log Base; nil for E = f_θ
+	Reference *models.Gaussian // q of the linear path, whose draws are rung 0; nil for the power path
+
+	Rungs  int // K
+	Chains int // B, ladders
+	Pool   int // M, columns of the replay buffer; equal to Chains where every column is live
+	Batch  int // positives a step
+
+	// FromData starts every scan at given rows instead of where the chains ended (CD-k); needs Rungs = 1.
+	FromData bool
+	// Mix adds fresh starts or jitter to the drawn rows, see [Draw].
+	Mix bool
+
+	Loss      losses.Config
+	Sampler   samplers.Config
+	Optimizer OptimizerConfig
+
+	Seed  uint64
+	Shard uint32 // number of the shard in the experiment: part of every device key
+}
+
+// maxBlock is the most chain steps unrolled into one program: XLA's compile time grows faster than their number.
+const maxBlock = 50
+
+func (s Spec) validate() error {
+	var errs []error
+	if s.Network == nil {
+		errs = append(errs, errors.New("no network"))
+	} else if s.Network.Dim() < 1 {
+		errs = append(errs, fmt.Errorf("network: dimension %d, want at least 1", s.Network.Dim()))
+	}
+	if s.Rungs < 1 || s.Chains < 1 || s.Batch < 0 || s.Pool < s.Chains {
+		errs = append(errs, fmt.Errorf("rungs %d, chains %d, batch %d, pool %d: want rungs, chains ≥ 1, batch ≥ 0, pool ≥ chains", s.Rungs, s.Chains, s.Batch, s.Pool))
+	}
+	if s.FromData && (s.Rungs != 1 || s.Pool != s.Chains) {
+		errs = append(errs, fmt.Errorf("chains from the data: rungs %d, pool %d, want 1 rung and no pool", s.Rungs, s.Pool))
+	}
+	return errors.Join(errs...)
+}
+
+func (s Spec) dim() int  { return s.Network.Dim() }
+func (s Spec) rows() int { return s.Rungs * s.Chains }
+
+// drawn is the number of rows, from row 0, that hold independent draws of the reference: rung 0 of a linear path.
+func (s Spec) drawn() int {
+	if s.Reference != nil && s.Rungs > 1 {
+		return s.Chains
+	}
+	return 0
+}
+
+func (s Spec) pooled() bool { return s.Pool > s.Chains || s.Mix }
+
+// energy builds E at weights.
+func (s Spec) energy(weights []*Node) samplers.EnergyFn {
+	return func(x *Node) *Node {
+		f := s.Network.Energy(x, weights)
+		if s.Base == nil {
+			return f
+		}
+		return Sub(f, s.Base.LogDensity(x))
+	}
+}
+
+// path builds the annealing path at weights.
+func (s Spec) path(weights []*Node) samplers.Path {
+	energy := s.energy(weights)
+	if s.Reference == nil || s.Rungs == 1 {
+		return samplers.Power(energy)
+	}
+	if s.Base != nil && sameGaussian(s.Base, s.Reference) {
+		// With q = q₀ the base and the reference cancel: V = −f_θ, without the rounding of two large terms.
+		return samplers.Path{LogRef: s.Reference.LogDensity, V: func(x *Node) *Node { return Neg(s.Network.Energy(x, weights)) }}
+	}
+	return samplers.Linear(energy, s.Reference.LogDensity)
+}
+
+func (s Spec) loss(weights []*Node) losses.Contrastive {
+	c := losses.Contrastive{
+		Energy:  func(x *Node) *Node { return s.Network.Energy(x, weights) },
+		Penalty: s.Loss.EnergyPenalty,
+	}
+	if s.Base != nil {
+		c.Base = s.Base.LogDensity
+	}
+	return c
+}
+
+// kernel is the explorer of one chain step; scale is the noise scale of the step, which only Langevin uses.
+func (s Spec) kernel(scale *Node) samplers.Kernel {
+	if s.Sampler.Kind == "mala" {
+		return samplers.MALA{}
+	}
+	k := samplers.Langevin{Scale: scale}
+	if len(s.Sampler.Clamp) == 2 {
+		k.Clamp = &[2]float64{s.Sampler.Clamp[0], s.Sampler.Clamp[1]}
+	}
+	return k
+}
+
+// sameGaussian says whether two laws are the same to the last bit.
+func sameGaussian(a, b *models.Gaussian) bool {
+	return slices.Equal(a.Mean, b.Mean) && slices.Equal(a.Std, b.Std)
+}
+
+// fromNormal turns standard normals [rows, dim] into draws of q.
+func fromNormal(q *models.Gaussian, z *Node) *Node {
+	g := z.Graph()
+	vector := func(v []float64) *Node { return Reshape(ConvertDType(Const(g, v), z.DType()), 1, len(v)) }
+	return Add(vector(q.Mean), Mul(vector(q.Std), z))
+}

@@ -1,0 +1,469 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/buffer"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
+	"github.com/kelvin-ebm/kelvin/pkg/samplers"
+	"github.com/kelvin-ebm/kelvin/pkg/schedules"
+	"github.com/kelvin-ebm/kelvin/pkg/tempering"
+)
+
+// TrainerConfig is everything that a [Trainer] needs beside its backend.
+type TrainerConfig struct {
+	Spec   Spec
+	Ladder *tempering.Ladder
+	Buffer buffer.Config
+	Scans  int // scans a training step
+	// Positives writes the batch of a step, [batch·dim]. It must be a function of the step alone.
+	Positives func(step int, into []float32)
+	// Data are the training rows [n·dim], from which chains start where Buffer.Init says so.
+	Data []float64
+}
+
+// Trainer trains one group: it calls the shard, decides the swaps between two calls, and moves columns in and out of the
+// replay buffer. A step depends on the seed and the state alone, so a restored trainer goes on bit for bit.
+type Trainer struct {
+	cfg      TrainerConfig
+	shard    *Shard
+	ensemble *tempering.Ensemble
+	buffer   *buffer.Buffer // nil where every scan starts from the data
+
+	stepSize, noise, rate schedules.Schedule
+	tablesAt              tables // what is on the device
+
+	step int
+	scan uint64
+	plan buffer.Plan // what became of the columns that are live now
+	perm []int32     // sweep decided from the last scan's energies, not yet applied to the device's rows
+
+	positives, starts []float32
+}
+
+// tables are the step sizes that the device holds, to upload them only when they change.
+type tables struct{ eps, noise float64 }
+
+// NewTrainer builds the shard; programs compile at their first call.
+func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
+	shard, err := NewShard(b, cfg.Spec)
+	if err != nil {
+		return nil, err
+	}
+	t := &Trainer{cfg: cfg, shard: shard, tablesAt: tables{math.NaN(), math.NaN()}}
+	sp := cfg.Spec
+	for _, s := range []struct {
+		key  string
+		from schedules.Config
+		into *schedules.Schedule
+	}{{"sampler.step_size", sp.Sampler.StepSize, &t.stepSize}, {"sampler.noise_scale", sp.Sampler.NoiseScale, &t.noise}, {"optimizer.lr", sp.Optimizer.LR, &t.rate}} {
+		if *s.into, err = s.from.Build(); err != nil {
+			return nil, fmt.Errorf("engine: %s: %w", s.key, err)
+		}
+	}
+	if cfg.Ladder.NumRungs() != sp.Rungs {
+		return nil, fmt.Errorf("engine: ladder of %d rungs, want %d", cfg.Ladder.NumRungs(), sp.Rungs)
+	}
+	if sp.Rungs > 1 {
+		t.ensemble, err = tempering.NewEnsemble(tempering.Settings{Ladder: cfg.Ladder, Columns: sp.Pool, Seed: sp.Seed, Fresh: sp.Reference != nil})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if !sp.FromData {
+		t.buffer, err = buffer.New(buffer.Settings{Slots: sp.Pool, Live: sp.Chains, Ring: sp.Loss.Compat == "torchebm",
+			Reinit: cfg.Buffer.Reinit, Seed: sp.Seed, Group: sp.Shard})
+		if err != nil {
+			return nil, err
+		}
+	}
+	t.positives = make([]float32, sp.Batch*sp.dim())
+	t.starts = make([]float32, sp.rows()*sp.dim())
+	return t, nil
+}
+
+// Close frees the device memory.
+func (t *Trainer) Close() { t.shard.Close() }
+
+// Step is the number of training steps made.
+func (t *Trainer) Step() int { return t.step }
+
+// Dim is the dimension of a state, Chains the number of ladders, Rungs that of their rungs.
+func (t *Trainer) Dim() int    { return t.cfg.Spec.dim() }
+func (t *Trainer) Chains() int { return t.cfg.Spec.Chains }
+func (t *Trainer) Rungs() int  { return t.cfg.Spec.Rungs }
+
+// Stats are the swap statistics since the last ResetPairs; zero for a single rung.
+func (t *Trainer) Stats() tempering.Stats {
+	if t.ensemble == nil {
+		return tempering.Stats{}
+	}
+	return t.ensemble.Stats()
+}
+
+// TripRate is the measured number of round trips a scan and column.
+func (t *Trainer) TripRate() float64 {
+	if t.ensemble == nil {
+		return 0
+	}
+	return t.ensemble.TripRate()
+}
+
+// ResetPairs forgets the pair statistics.
+func (t *Trainer) ResetPairs() {
+	if t.ensemble != nil {
+		t.ensemble.ResetPairs()
+	}
+}
+
+// Start draws the first weights and chains and explores, so that the first training step has negatives.
+func (t *Trainer) Start() error {
+	return t.StartAt(to32(models.InitParams(t.cfg.Spec.Network, t.cfg.Spec.Seed)))
+}
+
+// StartAt is Start with given weights, in the flat order of the network's parameters.
+func (t *Trainer) StartAt(theta []float32) error {
+	sp := t.cfg.Spec
+	live := make([]float32, sp.rows()*sp.dim())
+	var pool []float32
+	if sp.pooled() {
+		pool = make([]float32, sp.Rungs*sp.Pool*sp.dim())
+		t.fillColumns(rng.InitChains, 0, pool, sp.Pool, nil)
+		t.plan.Write = slices.Repeat([]int32{-1}, sp.Chains) // no rows to write back yet
+	} else {
+		t.fillColumns(rng.InitChains, 0, live, sp.Chains, nil)
+	}
+	if err := t.shard.Load(t.shard.NewState(theta, live, pool)); err != nil {
+		return err
+	}
+	t.perm = identityPerm(sp.rows())
+	if err := t.setSteps(0); err != nil {
+		return err
+	}
+	if !sp.FromData {
+		if err := t.warmUp(); err != nil {
+			return err
+		}
+	}
+	for range t.cfg.Scans {
+		if _, err := t.Explore(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// warmUp runs Buffer.Warmup chain steps on every column, as many columns at a time as a scan has.
+func (t *Trainer) warmUp() error {
+	sp := t.cfg.Spec
+	scans := (t.cfg.Buffer.Warmup + sp.Sampler.Steps - 1) / sp.Sampler.Steps
+	for first := 0; first < sp.Pool; first += sp.Chains {
+		plan := buffer.Plan{Draw: make([]int32, sp.Chains)}
+		for j := range plan.Draw {
+			plan.Draw[j] = int32((first + j) % sp.Pool)
+		}
+		plan.Write = plan.Draw
+		for range scans {
+			if _, err := t.scanOnce(&plan); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Report is what one training step gave.
+type Report struct {
+	Step      int // steps made, this one included
+	Scores    Scores
+	Rate      float64   // learning rate of the step
+	Accept    []float64 // explorer acceptance a rung, mean over the step's scans
+	NonFinite int       // proposals of the explorer with a log density that is not finite
+	Swaps     tempering.Swept
+}
+
+// NonFiniteError says that a training step gave a number that is not finite.
+type NonFiniteError struct {
+	Step  int    // step that failed, counted from 1
+	Place string // which number
+	Value float64
+}
+
+func (e *NonFiniteError) Error() string {
+	return fmt.Sprintf("step %d: %s is %v; lower optimizer.lr or sampler.step_size, or set optimizer.clip_norm", e.Step, e.Place, e.Value)
+}
+
+// TrainStep makes one optimizer step and the scans that follow it.
+func (t *Trainer) TrainStep() (Report, error) {
+	sp := t.cfg.Spec
+	if err := t.setSteps(t.step); err != nil {
+		return Report{}, err
+	}
+	t.cfg.Positives(t.step, t.positives)
+	if sigma := sp.Loss.DataNoise; sigma > 0 {
+		z := rng.New(sp.Seed, rng.DataNoise, uint64(t.step), sp.Shard)
+		for i := range t.positives {
+			t.positives[i] += float32(sigma * z.Normal())
+		}
+	}
+	draw, next := t.draw(nil, t.step+1)
+	rate := t.rate.At(t.step)
+	r, err := t.shard.Train(t.scan, t.step, rate, t.positives, draw)
+	if err != nil {
+		return Report{}, err
+	}
+	t.step++
+	if err := t.finite(r.Scores); err != nil {
+		return Report{}, err
+	}
+	report := Report{Step: t.step, Scores: r.Scores, Rate: rate, Accept: r.Accept, NonFinite: r.NonFinite}
+	if report.Swaps, err = t.sweep(r, next, true); err != nil {
+		return Report{}, err
+	}
+	for i := 1; i < t.cfg.Scans; i++ {
+		r, err := t.Explore()
+		if err != nil {
+			return Report{}, err
+		}
+		for k := range report.Accept {
+			report.Accept[k] += (r.Accept[k] - report.Accept[k]) / float64(i+1)
+		}
+		report.NonFinite += r.NonFinite
+	}
+	return report, nil
+}
+
+// finite checks the scalars of a step, first those that the others are made of.
+func (t *Trainer) finite(s Scores) error {
+	bad := func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }
+	for _, c := range []struct {
+		place string
+		value float64
+	}{{"mean energy of the data", s.Positives}, {"mean energy of the negatives", s.Negatives}, {"energy penalty", s.Penalty}, {"loss", s.Loss}, {"norm of the gradient", s.GradNorm}} {
+		if !bad(c.value) {
+			continue
+		}
+		if chains, err := t.TargetChains(); err == nil { // a chain that left stays away: name the first
+			if i := slices.IndexFunc(chains, func(v float32) bool { return bad(float64(v)) }); i >= 0 {
+				c.place += fmt.Sprintf(" (chain %d of rung %d is at %v)", i/t.Dim(), t.Rungs()-1, chains[i])
+			}
+		}
+		return &NonFiniteError{t.step, c.place, c.value}
+	}
+	return nil
+}
+
+// Explore makes one scan without training: with weights that stand still, this is how a model is sampled.
+func (t *Trainer) Explore() (Result, error) { return t.scanOnce(nil) }
+
+// scanOnce makes one scan without training, of the given columns if any.
+func (t *Trainer) scanOnce(given *buffer.Plan) (Result, error) {
+	draw, plan := t.draw(given, t.step)
+	r, err := t.shard.Scan(t.scan, draw)
+	if err != nil {
+		return Result{}, err
+	}
+	_, err = t.sweep(r, plan, given == nil)
+	return r, err
+}
+
+// sweep ends a scan: it decides the swaps, which the next call applies, and notes the plan in the buffer's books.
+func (t *Trainer) sweep(r Result, plan buffer.Plan, commit bool) (swept tempering.Swept, err error) {
+	scan := t.scan
+	t.plan = plan
+	t.scan++
+	if t.ensemble != nil {
+		if swept, err = t.ensemble.Sweep(scan, plan.Draw, r.V); err != nil {
+			return swept, fmt.Errorf("engine: %w", err)
+		}
+		t.perm = swept.Perm
+	}
+	if t.buffer != nil && commit {
+		if err := t.buffer.Commit(scan, plan, swept.Restarted); err != nil {
+			return swept, fmt.Errorf("engine: %w", err)
+		}
+	}
+	return swept, nil
+}
+
+// draw prepares the next scan: where the rows that just ended go, and which start.
+func (t *Trainer) draw(given *buffer.Plan, step int) (Draw, buffer.Plan) {
+	sp := t.cfg.Spec
+	if sp.FromData {
+		t.cfg.Positives(step, t.starts[:sp.Batch*sp.dim()])
+		return Draw{Starts: t.starts}, buffer.Plan{}
+	}
+	d := Draw{Perm: t.perm}
+	var next buffer.Plan
+	if given != nil {
+		next = *given
+	} else {
+		next = t.buffer.Plan(t.scan)
+	}
+	if !sp.pooled() {
+		return d, next
+	}
+	k, b, m, dim := sp.Rungs, sp.Chains, sp.Pool, sp.dim()
+	d.Source, d.Slots = identityPerm(k*m), make([]int32, k*b)
+	for rung := range k {
+		for j := range b {
+			if w := t.plan.Write[j]; w >= 0 {
+				d.Source[rung*m+int(w)] = int32(k*m + rung*b + j)
+			}
+			d.Slots[rung*b+j] = int32(rung*m) + next.Draw[j]
+		}
+	}
+	if !sp.Mix {
+		return d, next
+	}
+	d.Keep, d.Add = make([]float32, k*b), make([]float32, k*b*dim)
+	for i := range d.Keep {
+		d.Keep[i] = 1
+	}
+	var fresh []int32
+	for j := range b {
+		switch {
+		case next.Fresh != nil && next.Fresh[j]:
+			fresh = append(fresh, next.Draw[j])
+			for rung := range k {
+				d.Keep[rung*b+j] = 0
+			}
+		case next.Jitter != nil && next.Jitter[j]:
+			z := rng.New(sp.Seed, rng.Refill, t.scan, uint32(j))
+			for i := range dim { // TorchEBM has one rung
+				d.Add[j*dim+i] = float32(jitter * z.Normal())
+			}
+		}
+	}
+	t.fillColumns(rng.Refill, t.scan, d.Add, b, next.Fresh)
+	if t.ensemble != nil && len(fresh) > 0 {
+		if err := t.ensemble.Refill(fresh); err != nil {
+			panic(err) // the policy draws distinct columns of the pool
+		}
+	}
+	return d, next
+}
+
+// jitter is the standard deviation of TorchEBM's noise on a share of the starts, and of its first buffer.
+const jitter = 0.01
+
+// fillColumns draws fresh states for the marked of m columns on all rungs into rows [rungs·m·dim]; a nil mark is all.
+func (t *Trainer) fillColumns(purpose rng.Purpose, at uint64, rows []float32, m int, marked []bool) {
+	sp := t.cfg.Spec
+	dim := sp.dim()
+	mean, std := make([]float64, dim), make([]float64, dim)
+	q := sp.Reference
+	if q == nil {
+		q = sp.Base
+	}
+	for i := range std {
+		switch {
+		case sp.Loss.Compat == "torchebm":
+			std[i] = jitter
+		case t.cfg.Buffer.Init == "reference" && q != nil:
+			mean[i], std[i] = q.Mean[i], q.Std[i]
+		default:
+			std[i] = 1
+		}
+	}
+	for j := range m {
+		if marked != nil && !marked[j] {
+			continue
+		}
+		z := rng.New(sp.Seed, purpose, at, uint32(j))
+		for k := range sp.Rungs {
+			row := rows[(k*m+j)*dim : (k*m+j+1)*dim]
+			if t.cfg.Buffer.Init == "data" {
+				from := z.IntN(len(t.cfg.Data) / dim)
+				for i := range row {
+					row[i] = float32(t.cfg.Data[from*dim+i])
+				}
+				continue
+			}
+			for i := range row {
+				row[i] = float32(mean[i] + std[i]*z.Normal())
+			}
+		}
+	}
+}
+
+// setSteps puts the step sizes of a training step on the device, if they changed.
+func (t *Trainer) setSteps(step int) error {
+	sp := t.cfg.Spec
+	n := sp.Sampler.Steps
+	at := func(s schedules.Schedule, m int) float64 {
+		if sp.Loss.Compat == "torchebm" { // its sampler starts its schedules anew at every call
+			return s.At(m)
+		}
+		return s.At(step)
+	}
+	now := tables{at(t.stepSize, 0), at(t.noise, 0)}
+	if now == t.tablesAt {
+		return nil
+	}
+	if !(now.eps > 0) {
+		return fmt.Errorf("engine: sampler.step_size: %g at step %d, want a positive number", now.eps, step)
+	}
+	var std []float64
+	if sp.Reference != nil {
+		std = sp.Reference.Std
+	}
+	betas := t.cfg.Ladder.Betas()
+	t.shard.SetLadder(betas, samplers.StepSizes(now.eps, betas, std))
+	factor, noise := make([]float64, n), make([]float64, n)
+	for m := range n {
+		factor[m], noise[m] = at(t.stepSize, m)/now.eps, at(t.noise, m)
+	}
+	t.shard.SetTables(factor, noise)
+	t.tablesAt = now
+	return nil
+}
+
+// Energies evaluates E at points [n·dim] under the current (or averaged) parameters.
+func (t *Trainer) Energies(x []float32) ([]float64, error) { return t.shard.Energies(x) }
+
+// Theta copies the parameters to the host, those averaged over the steps where the optimizer keeps them.
+func (t *Trainer) Theta() ([]float32, error) {
+	if t.shard.ema != nil {
+		return backend.Read[float32](t.shard.ema)
+	}
+	return backend.Read[float32](t.shard.theta)
+}
+
+// TargetChains copies the chains of rung N to the host, [chains·dim], the pending sweep applied.
+func (t *Trainer) TargetChains() ([]float32, error) {
+	st, err := t.shard.State()
+	if err != nil {
+		return nil, err
+	}
+	sp := t.cfg.Spec
+	if sp.FromData {
+		return st.Live, nil
+	}
+	live := permuted(st.Live, t.perm, sp.dim())
+	return live[(sp.rows()-sp.Chains)*sp.dim():], nil
+}
+
+func permuted(rows []float32, perm []int32, dim int) []float32 {
+	out := make([]float32, len(rows))
+	for i, from := range perm {
+		copy(out[i*dim:(i+1)*dim], rows[int(from)*dim:(int(from)+1)*dim])
+	}
+	return out
+}
+
+func identityPerm(n int) []int32 {
+	p := make([]int32, n)
+	for i := range p {
+		p[i] = int32(i)
+	}
+	return p
+}
+
+// ErrNotStarted is returned for a trainer that was neither started nor restored.
+var ErrNotStarted = errors.New("engine: trainer not started")
