@@ -1,0 +1,4 @@
+package models
+
+// SpectralNorm is the estimate of the largest singular value that spectral_norm divides by.
+var SpectralNorm = spectralNorm

@@ -1,0 +1,112 @@
+package models
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Kind describes a kind of energy, for documentation and `config explain`.
+type Kind struct {
+	Name    string // the value of `kind`
+	Doc     string // one sentence
+	Formula string // E(x)
+	Source  string // where it comes from
+	Params  []KindParam
+}
+
+// KindParam describes an option of a kind.
+type KindParam struct {
+	Key     string // its YAML key
+	Doc     string
+	Default string // as written in YAML; empty where the option is required, in words where something else decides
+	value   any    // the default; nil where there is none to fill in
+}
+
+// Kinds describes every kind of energy, in the order of documentation. The caller owns the result.
+func Kinds() []Kind {
+	option := func(key, doc string, value any) KindParam {
+		text, _ := json.Marshal(value)
+		if s, ok := value.(string); ok {
+			text = []byte(s)
+		}
+		return KindParam{key, doc, string(text), value}
+	}
+	required := func(key, doc string) KindParam { return KindParam{Key: key, Doc: doc} }
+	dim := KindParam{Key: "dim", Doc: "number of coordinates", Default: "that of the data"}
+	const torchEBM = "TorchEBM 0.8.9, "
+	return []Kind{
+		{"mlp", "A multilayer perceptron with one output.", "Wₙ φ(… φ(W₁x + b₁) …) + bₙ",
+			torchEBM + "the MLPEnergy of its introduction", []KindParam{
+				dim,
+				{Key: "base", Doc: "gaussian: E = f − log q with q fitted to the data; none: E = f", Default: "gaussian on a linear path, else none"},
+				option("hidden", "widths of the hidden layers", []int{64, 64}),
+				option("activation", "one of "+strings.Join(Activations(), ", "), "silu"),
+				option("init", "first weights: torch U(±1/√in), biases too; xavier_uniform U(±√(6/(in + out))); kaiming_uniform U(±√(6/in)); normal N(0, init_std²); biases else 0", "torch"),
+				option("init_std", "standard deviation of init: normal; no option of the others", 0.02),
+				option("zero_last", "start the last layer at 0, so that f = 0 at first", false),
+				option("spectral_norm", "divide every weight matrix by its largest singular value (Miyato et al. 2018), by 1024 steps of power iteration", false),
+			}},
+		{"gaussian", "A Gaussian with any covariance.", "½ (x − mean)ᵀ cov⁻¹ (x − mean)", torchEBM + "GaussianModel", []KindParam{
+			dim, required("mean", "mean, one number a coordinate"), required("cov", "covariance, symmetric and positive definite"),
+		}},
+		{"double_well", "Two equal wells a coordinate, with a barrier h·b⁴.", "h Σ (xᵢ² − b²)²", torchEBM + "DoubleWellModel", []KindParam{
+			dim, option("h", "steepness, positive (TorchEBM's barrier_height)", 2.0), option("b", "place of the wells, ±b", 1.0),
+		}},
+		{"double_well_tilted", "Two wells of unequal depth a coordinate: a test of tempering.", "Σ a(xᵢ² − 1)² + c·xᵢ", "Kelvin", []KindParam{
+			dim, option("a", "height of the barrier, positive", 10.0), option("c", "tilt", 0.5),
+		}},
+		{"harmonic", "A round Gaussian with variance 1/k.", "½ k Σ xᵢ²", torchEBM + "HarmonicModel", []KindParam{
+			dim, option("k", "stiffness, positive", 1.0),
+		}},
+		{"rosenbrock", "A narrow curved valley, in at least two dimensions.", "Σ b(xᵢ₊₁ − xᵢ²)² + (a − xᵢ)²", torchEBM + "RosenbrockModel", []KindParam{
+			dim, option("a", "place of the minimum", 1.0), option("b", "steepness of the valley, positive", 100.0),
+		}},
+		{"ackley", "A funnel with ripples; bounded, so it has no normaliser.", "−a exp(−b √mean(xᵢ²)) − exp(mean cos(c·xᵢ)) + a + e",
+			torchEBM + "AckleyModel, with gradient 0 at the origin", []KindParam{
+				dim, option("a", "depth of the funnel, positive", 20.0), option("b", "its steepness, positive", 0.2),
+				option("c", "frequency of the ripples", 2*math.Pi),
+			}},
+		{"rastrigin", "A bowl with a local minimum near every point of the integer grid.", "a·dim + Σ xᵢ² − a cos(2π xᵢ)", torchEBM + "RastriginModel", []KindParam{
+			dim, option("a", "height of the ripples, 0 or more", 10.0),
+		}},
+		{"himmelblau", "Four equal minima in the plane.", "(x₁² + x₂ − 11)² + (x₁ + x₂² − 7)²", torchEBM + "HimmelblauModel", []KindParam{dim}},
+		{"booth", "A tilted Gaussian in the plane.", "(x₁ + 2x₂ − 7)² + (2x₁ + x₂ − 5)²", torchEBM + "BoothModel", []KindParam{dim}},
+		{"styblinski_tang", "Two wells a coordinate, one 28 units deeper.", "½ Σ xᵢ⁴ − 16xᵢ² + 5xᵢ", torchEBM + "StyblinskiTangModel", []KindParam{dim}},
+		{"gaussian_mixture", "A normalised mixture of round Gaussians: log Z = 0 and every mode's mass is known.", "−log Σₖ wₖ N(x; meansₖ, stdsₖ² I)", "Kelvin", []KindParam{
+			dim, required("means", "centres, one list of coordinates each"),
+			{Key: "weights", Doc: "masses, positive; need not sum to 1", Default: "all equal"},
+			option("stds", "standard deviations, one each or one for all", []float64{1}),
+		}},
+	}
+}
+
+func findKind(name string) (Kind, bool) {
+	kinds := Kinds()
+	i := slices.IndexFunc(kinds, func(k Kind) bool { return k.Name == name })
+	if i < 0 {
+		return Kind{}, false
+	}
+	return kinds[i], true
+}
+
+func kindNames() []string {
+	var out []string
+	for _, k := range Kinds() {
+		out = append(out, k.Name)
+	}
+	return out
+}
+
+func (k Kind) has(key string) bool {
+	return slices.ContainsFunc(k.Params, func(p KindParam) bool { return p.Key == key })
+}
+
+func (k Kind) keys() []string {
+	out := []string{"kind"}
+	for _, p := range k.Params {
+		out = append(out, p.Key)
+	}
+	return out
+}
