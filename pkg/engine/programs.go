@@ -9,6 +9,7 @@ import (
 	"github.com/gomlx/gomlx/pkg/core/tensors"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
 )
 
@@ -93,12 +94,12 @@ func (s *Shard) drawn(r *reader) (swept *Node, start func() (x, pool *Node)) {
 }
 
 // explored runs n chain steps from x and packs what the host wants to know. fresh draws rung 0 anew.
-func (s *Shard) explored(r *reader, weights []*Node, x *Node, n int, fresh bool) (next, packed *Node) {
+func (s *Shard) explored(r *reader, network models.Fn, x *Node, n int, fresh bool) (next, packed *Node) {
 	key, beta, stepRows, stepTable, noiseTable := r.next(), r.next(), r.next(), r.next(), r.next()
 	g := x.Graph()
 	rows, dim, chains, first := s.spec.rows(), s.spec.dim(), s.spec.Chains, s.spec.drawn()
 	moving := rows - first
-	path := s.spec.path(weights)
+	path := s.spec.path(network)
 
 	probe := s.spec.kernel(nil)
 	total := n * samplers.StepCount(probe, moving, dim)
@@ -182,8 +183,8 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 		swept, start := s.drawn(r)
 
 		negatives := Slice(swept, AxisRange(s.spec.rows()-s.spec.Chains, s.spec.rows()))
-		pieces := s.weights(theta)
-		terms := s.spec.loss(pieces).Build(positives, negatives)
+		pieces := models.Unpack(s.spec.Network, theta)
+		terms := s.spec.loss(models.At(s.spec.Network, pieces)).Build(positives, negatives)
 		grad := flatten(Gradient(terms.Loss, pieces...))
 		grad, norm := s.spec.Optimizer.clip(grad)
 		theta, moments = s.spec.Optimizer.update(theta, grad, moments, hyper)
@@ -195,7 +196,7 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 		out = append(out, moments...)
 
 		x, pool := start()
-		next, packed := s.explored(r, s.weights(theta), x, s.blockLen[0], true)
+		next, packed := s.explored(r, s.network(theta), x, s.blockLen[0], true)
 		out = append(out, next)
 		if pool != nil {
 			out = append(out, pool)
@@ -210,10 +211,10 @@ func (s *Shard) compileScan() (*backend.Program, error) {
 	in = append(in, s.kernelInputs(s.blockLen[0])...)
 	return backend.Compile(s.backend, "scan", in, func(nodes []*Node) []*Node {
 		r := &reader{nodes}
-		weights := s.weights(r.next())
+		network := s.network(r.next())
 		_, start := s.drawn(r)
 		x, pool := start()
-		next, packed := s.explored(r, weights, x, s.blockLen[0], true)
+		next, packed := s.explored(r, network, x, s.blockLen[0], true)
 		out := []*Node{next}
 		if pool != nil {
 			out = append(out, pool)
@@ -227,8 +228,8 @@ func (s *Shard) compileBlock(n int) (*backend.Program, error) {
 	in = append(in, s.kernelInputs(n)...)
 	return backend.Compile(s.backend, fmt.Sprintf("block of %d", n), in, func(nodes []*Node) []*Node {
 		r := &reader{nodes}
-		weights := s.weights(r.next())
-		next, packed := s.explored(r, weights, r.next(), n, false)
+		network := s.network(r.next())
+		next, packed := s.explored(r, network, r.next(), n, false)
 		return []*Node{next, packed}
 	})
 }
@@ -245,7 +246,7 @@ func (s *Shard) Energies(x []float32) ([]float64, error) {
 	if s.energies == nil {
 		in := []backend.Input{s.thetaInput("theta"), {Name: "x", Shape: shapes.Make(f32, energyChunk, dim)}}
 		p, err := backend.Compile(s.backend, "energies", in, func(nodes []*Node) []*Node {
-			return []*Node{s.spec.energy(s.weights(nodes[0]))(nodes[1])}
+			return []*Node{s.spec.energy(s.network(nodes[0]))(nodes[1])}
 		})
 		if err != nil {
 			return nil, err

@@ -396,7 +396,11 @@ func (s *Shard) thetaInput(name string) backend.Input {
 	return backend.Input{Name: name, Shape: shapes.Make(f32, s.params)}
 }
 
-func (s *Shard) weights(theta *Node) []*Node { return models.Unpack(s.spec.Network, theta) }
+// network is f at a flat parameter vector. It is made once for all states that it is to be evaluated at, so that what
+// depends on the weights alone is computed once.
+func (s *Shard) network(theta *Node) models.Fn {
+	return models.At(s.spec.Network, models.Unpack(s.spec.Network, theta))
+}
 
 func clone[T any](v []T) []T { return append([]T(nil), v...) }
 

@@ -19,6 +19,8 @@ type Spec struct {
 	Base      *models.Gaussian // E = f_θ − log Base; nil for E = f_θ
 	Reference *models.Gaussian // q of the linear path, whose draws are rung 0; nil for the power path
 
+	Start *models.Gaussian // law of the first states under buffer.init: reference; nil: Reference, else Base
+
 	Rungs  int // K
 	Chains int // B, ladders
 	Pool   int // M, columns of the replay buffer; equal to Chains where every column is live
@@ -69,10 +71,10 @@ func (s Spec) drawn() int {
 
 func (s Spec) pooled() bool { return s.Pool > s.Chains || s.Mix }
 
-// energy builds E at weights.
-func (s Spec) energy(weights []*Node) samplers.EnergyFn {
+// energy builds E from the network at its weights.
+func (s Spec) energy(network models.Fn) samplers.EnergyFn {
 	return func(x *Node) *Node {
-		f := s.Network.Energy(x, weights)
+		f := network(x)
 		if s.Base == nil {
 			return f
 		}
@@ -80,24 +82,21 @@ func (s Spec) energy(weights []*Node) samplers.EnergyFn {
 	}
 }
 
-// path builds the annealing path at weights.
-func (s Spec) path(weights []*Node) samplers.Path {
-	energy := s.energy(weights)
+// path builds the annealing path of the network at its weights.
+func (s Spec) path(network models.Fn) samplers.Path {
+	energy := s.energy(network)
 	if s.Reference == nil || s.Rungs == 1 {
 		return samplers.Power(energy)
 	}
 	if s.Base != nil && sameGaussian(s.Base, s.Reference) {
 		// With q = q₀ the base and the reference cancel: V = −f_θ, without the rounding of two large terms.
-		return samplers.Path{LogRef: s.Reference.LogDensity, V: func(x *Node) *Node { return Neg(s.Network.Energy(x, weights)) }}
+		return samplers.Path{LogRef: s.Reference.LogDensity, V: func(x *Node) *Node { return Neg(network(x)) }}
 	}
 	return samplers.Linear(energy, s.Reference.LogDensity)
 }
 
-func (s Spec) loss(weights []*Node) losses.Contrastive {
-	c := losses.Contrastive{
-		Energy:  func(x *Node) *Node { return s.Network.Energy(x, weights) },
-		Penalty: s.Loss.EnergyPenalty,
-	}
+func (s Spec) loss(network models.Fn) losses.Contrastive {
+	c := losses.Contrastive{Energy: network, Penalty: s.Loss.EnergyPenalty}
 	if s.Base != nil {
 		c.Base = s.Base.LogDensity
 	}

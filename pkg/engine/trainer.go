@@ -357,7 +357,10 @@ func (t *Trainer) fillColumns(purpose rng.Purpose, at uint64, rows []float32, m 
 	sp := t.cfg.Spec
 	dim := sp.dim()
 	mean, std := make([]float64, dim), make([]float64, dim)
-	q := sp.Reference
+	q := sp.Start
+	if q == nil {
+		q = sp.Reference
+	}
 	if q == nil {
 		q = sp.Base
 	}

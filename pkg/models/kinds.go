@@ -110,3 +110,14 @@ func (k Kind) keys() []string {
 	}
 	return out
 }
+
+// AnalyticKinds are the names of the kinds without parameters to train.
+func AnalyticKinds() []string {
+	var out []string
+	for _, k := range Kinds() {
+		if k.Name != "mlp" {
+			out = append(out, k.Name)
+		}
+	}
+	return out
+}

@@ -169,7 +169,9 @@ func TestWeightGradients(t *testing.T) {
 	const step = 1e-5
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
 		for name, e := range zoo(t) {
-			if len(e.Params()) == 0 {
+			// Compiling the gradient of a gradient takes XLA long: the activations, whose derivatives in x the test above
+			// covers on both backends, have their weights' turn on the other one.
+			if len(e.Params()) == 0 || b.Kind() != "go" && !slices.Contains([]string{"mlp silu", "mlp spectral", "mlp with base"}, name) {
 				continue
 			}
 			t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {

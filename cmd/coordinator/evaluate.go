@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/spf13/cobra"
+
+	"github.com/kelvin-ebm/kelvin/pkg/local"
+)
+
+func newEvaluateCommand() *cobra.Command {
+	var dir, output string
+	var b backendFlags
+	cmd := &cobra.Command{
+		Use:   "evaluate --run DIR",
+		Short: "Hold a trained model against held-out data",
+		Long: `Hold a trained model against held-out data: the exact test likelihood by quadrature (up to two dimensions), the maximum
+mean discrepancy and the sliced Wasserstein distance of samples to the test set, and the coverage of known modes.`,
+		Example: "  coordinator evaluate --run runs/two-moons -o json",
+		Args:    cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&dir, "run", "", "the run's folder")
+	check := addOutputFlag(cmd, &output, "table", "table", "json")
+	b.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		if err := check(); err != nil {
+			return err
+		}
+		if err := needRun(dir); err != nil {
+			return err
+		}
+		run, err := openRun(cmd, dir, b)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if closing := run.Close(); err == nil {
+				err = closing
+			}
+		}()
+		ev, err := run.Evaluate(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if output == "json" {
+			text, err := ev.JSON()
+			if err != nil {
+				return err
+			}
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
+		}
+		return evaluationTable(cmd.OutOrStdout(), ev)
+	}
+	return cmd
+}
+
+// openRun opens a run and says which damaged cuts were passed over.
+func openRun(cmd *cobra.Command, dir string, b backendFlags) (*local.Run, error) {
+	run, err := local.OpenRun(cmd.Context(), dir, b.kind, b.options(cmd.ErrOrStderr()))
+	if err != nil {
+		return nil, err
+	}
+	for _, skipped := range run.Skipped {
+		if err := printf(cmd.ErrOrStderr(), "skipped a damaged cut: %v\n", skipped); err != nil {
+			return nil, err
+		}
+	}
+	return run, nil
+}
+
+func evaluationTable(w io.Writer, ev *local.Evaluation) error {
+	t := table.NewWriter()
+	t.SetStyle(table.StyleLight)
+	t.SetTitle("%s, step %d, on %s", ev.Name, ev.Step, ev.Backend)
+	t.AppendHeader(table.Row{"figure", "value", "remark"})
+	row := func(name string, v *float64, format, remark string) {
+		value := "–"
+		if v != nil {
+			value = fmt.Sprintf(format, *v)
+		}
+		t.AppendRow(table.Row{name, value, remark})
+	}
+	remark := "nats"
+	if ev.NLLError != nil {
+		remark = fmt.Sprintf("nats, ± %.4f over %d test rows", *ev.NLLError, ev.TestRows)
+	}
+	if ev.NLLNote != "" {
+		remark = short(ev.NLLNote, 60)
+	}
+	row("test NLL", ev.NLL, "%.4f", remark)
+	row("entropy of the data law", ev.Entropy, "%.4f", "nats; no model is below it on average")
+	row("log Z", ev.LogZ, "%.4f", "by quadrature")
+	mmd := ""
+	if ev.MMDNullSD != nil {
+		mmd = fmt.Sprintf("± %.2g if both laws were one", *ev.MMDNullSD)
+	}
+	row("MMD²", ev.MMD2, "%.3g", mmd)
+	row("sliced Wasserstein-1", ev.SlicedW1, "%.4f", fmt.Sprintf("%d samples", ev.Samples))
+	row("sliced Wasserstein-2", ev.SlicedW2, "%.4f", "")
+	if ev.Modes != nil {
+		t.AppendRow(table.Row{"modes found", fmt.Sprintf("%d of %d", *ev.ModesHit, *ev.Modes), fmt.Sprintf("%.1f %% of the samples in one", 100**ev.InsideAny)})
+		row("mode weights, TV", ev.ModeTV, "%.4f", "total variation")
+	}
+	if len(ev.SwapAccept) > 0 {
+		t.AppendRow(table.Row{"swap acceptance", percentages(ev.SwapAccept), "a pair of rungs, hottest first"})
+		t.AppendRow(table.Row{"restarts", fmt.Sprint(ev.Restarts), "from the reference to the target, while sampling"})
+	}
+	t.AppendRow(table.Row{"explorer acceptance", percentages(ev.ExplorerAccept), ev.Explorer})
+	return printf(w, "%s\n", t.Render())
+}
+
+func percentages(v []float64) string {
+	out := make([]string, len(v))
+	for i, x := range v {
+		out[i] = fmt.Sprintf("%.0f", 100*x)
+	}
+	return strings.Join(out, " ") + " %"
+}
+
+func short(text string, n int) string {
+	r := []rune(text)
+	if len(r) <= n {
+		return text
+	}
+	return string(r[:n-1]) + "…"
+}

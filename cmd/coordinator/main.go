@@ -1,0 +1,41 @@
+// Command coordinator trains, samples, evaluates and plots energy-based models.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRootCommand()
+	root.SetArgs(args)
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(root.ErrOrStderr(), "error:", err)
+		return exitCode(err)
+	}
+	return 0
+}
+
+func newRootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "coordinator",
+		Short:         "Train energy-based models with parallel tempering",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Version:       version(),
+	}
+	root.AddCommand(newTrainCommand(), newSampleCommand(), newEvaluateCommand(), newPlotCommand(), newBenchCommand())
+	root.AddCommand(newConfigCommand())
+	root.AddCommand(newBackendCommand())
+	root.AddCommand(newDoctorCommand())
+	return root
+}

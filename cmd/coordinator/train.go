@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kelvin-ebm/kelvin/pkg/local"
+	"github.com/kelvin-ebm/kelvin/pkg/runlog"
+)
+
+func newTrainCommand() *cobra.Command {
+	var b backendFlags
+	var opts local.Options
+	var quiet bool
+	cmd := &cobra.Command{
+		Use:   "train FILE",
+		Short: "Train an experiment in this process",
+		Long: `Train an experiment in this process and leave everything in the run's folder: the resolved experiment, metrics, cuts,
+parameters, samples, figures and report.html. Ctrl-C saves the state; --resume goes on from it bit for bit.`,
+		Example: `  coordinator train examples/two-moons.yaml
+  coordinator train examples/two-moons.yaml --set train.steps=2000 --set seed=3 --out runs/short
+  coordinator train examples/two-moons.yaml --resume`,
+		Args: exactlyOneFile,
+	}
+	sets := addSetFlag(cmd)
+	cmd.Flags().StringVar(&opts.Out, "out", "", "the run's folder (default runs/<name>)")
+	cmd.Flags().BoolVar(&opts.Resume, "resume", false, "go on from the last cut in the run's folder")
+	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
+	b.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		cfg, err := loadExperiment(args[0], *sets)
+		if err != nil {
+			return err
+		}
+		if b.kind != "" {
+			cfg.Backend.Kind = b.kind
+		}
+		stderr := cmd.ErrOrStderr()
+		opts.Command = append([]string{"coordinator", "train"}, commandArgs(cmd, args)...)
+		opts.Version = version()
+		opts.Backend = b.options(stderr)
+		opts.Progress = stderr
+		opts.Show = runlog.ProgressOptions{Quiet: quiet}
+		if f, ok := stderr.(*os.File); ok && !quiet {
+			opts.Show = opts.Show.ForTerminal(f)
+		}
+		summary, err := local.Train(cmd.Context(), cfg, opts)
+		if err != nil {
+			return err
+		}
+		return printSummary(cmd.OutOrStdout(), summary)
+	}
+	return cmd
+}
+
+// commandArgs are the arguments as typed, flags behind the file, for the report and run.json.
+func commandArgs(cmd *cobra.Command, args []string) []string {
+	out := append([]string{}, args...)
+	sets, err := cmd.Flags().GetStringArray("set")
+	if err == nil {
+		for _, s := range sets {
+			out = append(out, "--set", s)
+		}
+	}
+	for _, name := range []string{"out", "backend"} {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
+			out = append(out, "--"+name, f.Value.String())
+		}
+	}
+	return out
+}
+
+func printSummary(w io.Writer, s *local.Summary) error {
+	ev := s.Evaluation
+	var parts []string
+	if ev.NLL != nil {
+		text := fmt.Sprintf("test NLL %.3f nats", *ev.NLL)
+		if ev.NLLBox != nil {
+			text = fmt.Sprintf("test NLL %.1f nats, restricted to [%.3g, %.3g]² since the density has no finite integral", *ev.NLL, ev.NLLBox[0], ev.NLLBox[1])
+		}
+		if ev.Entropy != nil {
+			text += fmt.Sprintf(" (entropy of the data law %.3f)", *ev.Entropy)
+		}
+		parts = append(parts, text)
+	}
+	if ev.MMD2 != nil {
+		parts = append(parts, fmt.Sprintf("MMD² %.2g (%.1f null deviations)", *ev.MMD2, *ev.MMD2 / *ev.MMDNullSD))
+	}
+	if ev.Modes != nil {
+		parts = append(parts, fmt.Sprintf("%d of %d modes, TV %.3f", *ev.ModesHit, *ev.Modes, *ev.ModeTV))
+	}
+	parts = append(parts, fmt.Sprintf("%d steps in %.1f s", s.Steps, s.Seconds))
+	return printf(w, "%s: %s\n%s\n", ev.Name, strings.Join(parts, "; "), "everything is in "+s.Dir+"; open "+s.Dir+"/report.html")
+}

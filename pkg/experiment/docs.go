@@ -1,0 +1,187 @@
+package experiment
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/buffer"
+	"github.com/kelvin-ebm/kelvin/pkg/datasets"
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/losses"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
+	"github.com/kelvin-ebm/kelvin/pkg/samplers"
+	"github.com/kelvin-ebm/kelvin/pkg/tempering"
+)
+
+// keyDoc describes a key for people and for the JSON schema.
+type keyDoc struct {
+	text    string
+	follows string   // the keys that its default hangs on
+	oneOf   []string // the words that it takes
+	min     any      // smallest number; nil for none
+	above   any      // bound that a number must exceed; nil for none
+	max     any
+	below   any
+}
+
+// docs describes every key of Config outside `data` and `model`, whose packages describe their own.
+func docs() map[string]keyDoc {
+	return map[string]keyDoc{
+		"name": {text: "name of the run and of its folder", follows: "the file's name"},
+		"seed": {text: "seed of everything random: the same seed on the same backend gives the same bits", min: 0},
+
+		"data":         {text: "what the model learns; each dataset has its own keys"},
+		"data.dataset": {text: "a toy law, or a NumPy file", oneOf: datasetNames()},
+
+		"model":      {text: "the energy E(x) = f(x), or f(x) − log q(x) with a Gaussian base q; p(x) ∝ exp(−E(x))"},
+		"model.kind": {text: "a network, or an analytic energy", oneOf: modelNames()},
+		"model.base": {text: "gaussian: E = f − log q with q fitted to the data; none: E = f", follows: "tempering.path and tempering.rungs", oneOf: models.Bases()},
+
+		"loss":                {text: "the training objective"},
+		"loss.kind":           {text: "negatives from tempered chains, from persistent chains, or from short chains that start at the data", oneOf: losses.Kinds},
+		"loss.energy_penalty": {text: "weight of mean f(x⁺)² + mean f(x⁻)², which keeps energies near zero", follows: "loss.compat", min: 0},
+		"loss.data_noise":     {text: "standard deviation of Gaussian noise added to the training rows", min: 0},
+		"loss.compat":         {text: "torchebm: the replay buffer of TorchEBM 0.8.9, for comparison", oneOf: losses.Compats},
+
+		"sampler":             {text: "the Markov chain that explores a rung between two swap sweeps"},
+		"sampler.kind":        {text: "mala is exact; langevin is unadjusted: cheaper, and biased by its step size", oneOf: samplers.Kinds},
+		"sampler.steps":       {text: "chain steps a scan", min: 1},
+		"sampler.step_size":   {text: "ε of the target rung in x ← x − ε∇E + √(2ε)z, a number or a schedule over training steps; hotter rungs take longer steps"},
+		"sampler.noise_scale": {text: "factor of the noise, a number or a schedule; its square is a temperature (langevin only)"},
+		"sampler.clamp":       {text: "[lo, hi]: keep every coordinate in there (langevin only; it changes the law that is sampled)"},
+
+		"tempering":                 {text: "the ladder of inverse temperatures β, from the reference at rung 0 to the model at β = 1"},
+		"tempering.rungs":           {text: "rungs of the ladder, both ends included; 1 = no tempering", follows: "loss.kind", min: 1},
+		"tempering.chains":          {text: "ladders side by side, each a chain on every rung; as many negatives a step", follows: "train.batch", min: 1},
+		"tempering.scans":           {text: "scans (explore, then a swap sweep) a training step", min: 1},
+		"tempering.ladder":          {text: "spacing of the β: cubic is (j/N)³; geometric needs path: power", follows: "tempering.path", oneOf: tempering.Ladders},
+		"tempering.path":            {text: "linear: from a Gaussian reference, drawn afresh on rung 0, to exp(−E); power: exp(−βE)", oneOf: tempering.Paths},
+		"tempering.beta_min":        {text: "β of the hottest rung on the power path, in (0, 1)", above: 0, below: 1},
+		"tempering.reference_scale": {text: "width of the Gaussian reference, in standard deviations of the training data", above: 0},
+
+		"buffer":        {text: "the replay buffer: columns of chain states that persist from step to step"},
+		"buffer.size":   {text: "columns kept, at least tempering.chains", follows: "tempering.chains and loss.compat", min: 1},
+		"buffer.reinit": {text: "share of the drawn columns that start afresh, in [0, 1]", follows: "loss.kind", min: 0, max: 1},
+		"buffer.init":   {text: "first states: drawn from the Gaussian reference, from N(0, I), or from the data", follows: "tempering.path, tempering.rungs and model.base", oneOf: buffer.Inits},
+		"buffer.warmup": {text: "chain steps on the fresh chains before training", follows: "loss.compat", min: 0},
+
+		"optimizer":              {text: "how gradients move the parameters"},
+		"optimizer.kind":         {text: "the update rule", oneOf: engine.OptimizerKinds},
+		"optimizer.lr":           {text: "learning rate: a number or a schedule over training steps"},
+		"optimizer.beta1":        {text: "adam, adamw: decay of the mean of the gradient", min: 0, below: 1},
+		"optimizer.beta2":        {text: "adam, adamw: decay of the mean of its square", min: 0, below: 1},
+		"optimizer.epsilon":      {text: "adam, adamw: added to the root of that mean", above: 0},
+		"optimizer.momentum":     {text: "sgd: decay of the velocity", min: 0, below: 1},
+		"optimizer.weight_decay": {text: "adamw: decoupled from the gradient; adam, sgd: added to it", follows: "optimizer.kind", min: 0},
+		"optimizer.clip_norm":    {text: "largest norm of the gradient; 0 = no bound", min: 0},
+		"optimizer.clip_value":   {text: "largest element of the gradient; 0 = no bound", min: 0},
+		"optimizer.ema":          {text: "decay of the averaged parameters that evaluation uses; 0 = none", min: 0, below: 1},
+
+		"train":           {text: "how long to train, and what to keep on the way"},
+		"train.steps":     {text: "optimizer steps (or say epochs)", min: 1},
+		"train.epochs":    {text: "passes over the training rows (or say steps)", min: 1},
+		"train.batch":     {text: "training rows a step", min: 1},
+		"train.cut_every": {text: "seconds between cuts, from which a run goes on after a stop; 0 = at the end and on Ctrl-C only", min: 0},
+		"train.log_every": {text: "steps between metric records", min: 1},
+		"train.frames":    {text: "pictures of the energy landscape kept for the GIF; 0 = none", min: 0, max: 1000},
+
+		"evaluate":             {text: "how the trained model is held against the test set"},
+		"evaluate.samples":     {text: "model samples for MMD, sliced Wasserstein distance and mode coverage", min: 2},
+		"evaluate.scans":       {text: "scans that fresh chains make before they count as samples", min: 1},
+		"evaluate.projections": {text: "directions of the sliced Wasserstein distance", min: 1},
+
+		"backend":         {text: "what computes; `backend: auto` is short for {kind: auto}"},
+		"backend.kind":    {text: "auto takes the fastest there is: XLA on CUDA, XLA on the CPU, pure Go", oneOf: backend.Kinds()},
+		"backend.threads": {text: "size of XLA's CPU thread pool; another size gives other bits", min: 1, max: 1024},
+	}
+}
+
+// doc is what a key does; for a key of a dataset or an energy, what it does there.
+func (c *Config) doc(path string) string {
+	d, known := docs()[path]
+	text := d.text
+	if key, ok := strings.CutPrefix(path, "data."); ok && !known {
+		for _, use := range dataUses(key) {
+			if slices.Contains(use.kinds, c.Data.Dataset) {
+				text = use.doc
+			}
+		}
+	}
+	if key, ok := strings.CutPrefix(path, "model."); ok && !known {
+		for _, use := range modelUses(key) {
+			if slices.Contains(use.kinds, c.Model.Kind) {
+				text = use.doc
+			}
+		}
+	}
+	if len(d.oneOf) > 0 {
+		text += " (" + strings.Join(d.oneOf, ", ") + ")"
+	}
+	return text
+}
+
+// use is one meaning of a key that several kinds share.
+type use struct {
+	doc   string
+	kinds []string
+}
+
+func addUse(uses []use, doc, kind string) []use {
+	for i := range uses {
+		if uses[i].doc == doc {
+			uses[i].kinds = append(uses[i].kinds, kind)
+			return uses
+		}
+	}
+	return append(uses, use{doc, []string{kind}})
+}
+
+func dataUses(key string) (uses []use) {
+	for _, k := range datasets.Kinds() {
+		for _, p := range k.Params {
+			if p.Key == key {
+				uses = addUse(uses, p.Doc, k.Name)
+			}
+		}
+	}
+	return uses
+}
+
+func modelUses(key string) (uses []use) {
+	for _, k := range models.Kinds() {
+		for _, p := range k.Params {
+			if p.Key == key {
+				uses = addUse(uses, p.Doc, k.Name)
+			}
+		}
+	}
+	return uses
+}
+
+// describe is the text of a key for the schema, where no kind is chosen yet.
+func describe(uses []use, all int) string {
+	var parts []string
+	for _, u := range uses {
+		if len(u.kinds) == all {
+			return u.doc
+		}
+		parts = append(parts, fmt.Sprintf("%s: %s", strings.Join(u.kinds, ", "), u.doc))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func datasetNames() (names []string) {
+	for _, k := range datasets.Kinds() {
+		names = append(names, k.Name)
+	}
+	return names
+}
+
+func modelNames() (names []string) {
+	for _, k := range models.Kinds() {
+		names = append(names, k.Name)
+	}
+	return names
+}

@@ -1,0 +1,165 @@
+package experiment
+
+import (
+	"reflect"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
+	"github.com/kelvin-ebm/kelvin/pkg/schedules"
+)
+
+const (
+	temperedCD = "parallel_tempering_cd"
+	plainPCD   = "persistent_cd"
+	plainCD    = "contrastive_divergence"
+)
+
+// isSet says whether somebody chose the key's value: the file, a flag, a program, or an earlier Resolve.
+func (c *Config) isSet(path string, value any) bool {
+	if _, ok := c.origins[path]; ok {
+		return true
+	}
+	return c.filled[path] || !reflect.ValueOf(value).IsZero()
+}
+
+// fill gives a key its default unless somebody chose its value.
+func fill[T any](c *Config, path string, into *T, value T) {
+	if c.isSet(path, *into) {
+		return
+	}
+	*into = value
+	c.filled[path] = true
+}
+
+// fillSection takes over the defaults of a section that knows its own: the keys that filled has and into leaves open.
+func fillSection[T any](c *Config, section string, into *T, filled T) {
+	before, after := reflect.ValueOf(*into), reflect.ValueOf(filled)
+	keys, index := fields(before.Type())
+	for _, key := range keys {
+		if path := join(section, key); before.Field(index[key]).IsZero() && !after.Field(index[key]).IsZero() && !c.isSet(path, "") {
+			reflect.ValueOf(into).Elem().Field(index[key]).Set(after.Field(index[key]))
+			c.filled[path] = true
+		}
+	}
+}
+
+// Resolve fills the keys that nobody set, those too whose default hangs on other keys. A second call changes nothing.
+func (c *Config) Resolve() {
+	if c.filled == nil {
+		c.filled = map[string]bool{}
+	}
+	fill(c, "name", &c.Name, "experiment")
+	fill(c, "seed", &c.Seed, 0)
+	fillSection(c, "data", &c.Data, c.Data.WithDefaults())
+
+	fill(c, "loss.kind", &c.Loss.Kind, temperedCD)
+	fill(c, "loss.compat", &c.Loss.Compat, "none")
+	torch := c.Loss.Compat == "torchebm"
+	fill(c, "loss.energy_penalty", &c.Loss.EnergyPenalty, pick(torch, 1e-3, 1e-4))
+	fill(c, "loss.data_noise", &c.Loss.DataNoise, 0)
+
+	fill(c, "train.batch", &c.Train.Batch, 128)
+	fill(c, "train.cut_every", &c.Train.CutEvery, 10)
+	fill(c, "train.log_every", &c.Train.LogEvery, 10)
+	fill(c, "train.frames", &c.Train.Frames, 40)
+
+	t := &c.Tempering
+	fill(c, "tempering.rungs", &t.Rungs, pick(c.Loss.Kind == temperedCD, 6, 1))
+	fill(c, "tempering.chains", &t.Chains, c.Train.Batch)
+	fill(c, "tempering.scans", &t.Scans, 1)
+	fill(c, "tempering.path", &t.Path, "linear")
+	fill(c, "tempering.ladder", &t.Ladder, pick(t.Path == "power", "geometric", "cubic"))
+	fill(c, "tempering.beta_min", &t.BetaMin, 0.1)
+	fill(c, "tempering.reference_scale", &t.ReferenceScale, 2)
+
+	fill(c, "model.kind", &c.Model.Kind, "mlp")
+	if modelTakes(c.Model.Kind, "base") {
+		fill(c, "model.base", &c.Model.Base, pick(c.tempered() && t.Path == "linear", "gaussian", "none"))
+	}
+	fillSection(c, "model", &c.Model, c.Model.WithDefaults())
+
+	fill(c, "sampler.kind", &c.Sampler.Kind, "mala")
+	fill(c, "sampler.steps", &c.Sampler.Steps, 5)
+	fill(c, "sampler.step_size", &c.Sampler.StepSize, schedules.Constant(0.005))
+	fill(c, "sampler.noise_scale", &c.Sampler.NoiseScale, schedules.Constant(1))
+	fill(c, "sampler.clamp", &c.Sampler.Clamp, nil)
+
+	if c.Loss.Kind != plainCD {
+		fill(c, "buffer.size", &c.Buffer.Size, pick(torch, max(10_000, t.Chains), t.Chains))
+		fill(c, "buffer.reinit", &c.Buffer.Reinit, pick(c.Loss.Kind == plainPCD, 0.05, 0))
+		fill(c, "buffer.init", &c.Buffer.Init, pick(c.hasReference() && !torch, "reference", "normal"))
+		fill(c, "buffer.warmup", &c.Buffer.Warmup, pick(torch, 100, 0))
+	}
+
+	o := &c.Optimizer
+	fill(c, "optimizer.kind", &o.Kind, "adam")
+	fill(c, "optimizer.lr", &o.LR, schedules.Constant(1e-3))
+	fill(c, "optimizer.beta1", &o.Beta1, 0.9)
+	fill(c, "optimizer.beta2", &o.Beta2, 0.999)
+	fill(c, "optimizer.epsilon", &o.Epsilon, 1e-8)
+	fill(c, "optimizer.momentum", &o.Momentum, 0)
+	fill(c, "optimizer.weight_decay", &o.WeightDecay, pick(o.Kind == "adamw", 0.01, 0))
+	fill(c, "optimizer.clip_norm", &o.ClipNorm, 1)
+	fill(c, "optimizer.clip_value", &o.ClipValue, 0)
+	fill(c, "optimizer.ema", &o.EMA, 0)
+
+	fill(c, "evaluate.samples", &c.Evaluate.Samples, 2000)
+	fill(c, "evaluate.scans", &c.Evaluate.Scans, 200)
+	fill(c, "evaluate.projections", &c.Evaluate.Projections, 256)
+
+	fill(c, "backend.kind", &c.Backend.Kind, backend.DefaultConfig().Kind)
+	fill(c, "backend.threads", &c.Backend.Threads, backend.DefaultConfig().Threads)
+
+	if c.Train.Steps > 0 && c.Train.Epochs == 0 {
+		c.stretch(c.Train.Steps)
+	}
+}
+
+// TotalSteps is the number of optimizer steps of a run on nTrain training rows. Epochs are strung together: a batch may
+// hold rows of two, and the last epoch is complete.
+func (c *Config) TotalSteps(nTrain int) int {
+	if c.Train.Epochs == 0 {
+		return c.Train.Steps
+	}
+	rows := c.Train.Epochs * nTrain
+	return (rows + c.Train.Batch - 1) / c.Train.Batch
+}
+
+// Complete decides what hangs on the number of training rows: the length of schedules that left it open.
+func (c *Config) Complete(nTrain int) { c.stretch(max(1, c.TotalSteps(nTrain))) }
+
+func (c *Config) stretch(steps int) {
+	for _, s := range []*schedules.Config{&c.Sampler.StepSize, &c.Sampler.NoiseScale, &c.Optimizer.LR} {
+		*s = s.Over(steps)
+	}
+}
+
+// tempered says whether the experiment has a ladder of more than one rung.
+func (c *Config) tempered() bool { return c.Tempering.Rungs > 1 }
+
+// hasReference says whether there is a Gaussian that chains can be drawn from: rung 0 of a linear path, or the base.
+func (c *Config) hasReference() bool {
+	return c.tempered() && c.Tempering.Path == "linear" || c.Model.Base == "gaussian"
+}
+
+// modelTakes says whether a kind of energy has the option.
+func modelTakes(kind, key string) bool {
+	for _, k := range models.Kinds() {
+		if k.Name != kind {
+			continue
+		}
+		for _, p := range k.Params {
+			if p.Key == key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func pick[T any](condition bool, yes, no T) T {
+	if condition {
+		return yes
+	}
+	return no
+}

@@ -1,0 +1,121 @@
+package experiment
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"reflect"
+	"regexp"
+	"strings"
+)
+
+var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$`)
+
+// under puts a section's name before the keys of its faults.
+func under(section string, err error) (errs []error) {
+	for _, e := range flatten(err) {
+		errs = append(errs, fmt.Errorf("%s.%w", section, e))
+	}
+	return errs
+}
+
+// Validate reports every fault of a resolved experiment, each starting with its key: `sampler.step_size: -0.1, want a
+// positive number`. What hangs on the data themselves, such as the dimension of the model, is checked when they are read.
+func (c *Config) Validate() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !nameForm.MatchString(c.Name) {
+		fault("name: %q, want at most 100 letters, digits, dots, dashes and underscores: it names the run's folder", c.Name)
+	}
+	if c.Data.Dataset == "" {
+		fault("data.dataset: missing, want one of %s", strings.Join(datasetNames(), ", "))
+	} else {
+		errs = append(errs, under("data", c.Data.Validate())...)
+	}
+	errs = append(errs, under("model", c.Model.Validate())...)
+	errs = append(errs, under("loss", c.Loss.Validate())...)
+	errs = append(errs, under("sampler", c.Sampler.Validate())...)
+	errs = append(errs, under("tempering", c.Tempering.Validate())...)
+	errs = append(errs, c.validateLadder()...)
+	errs = append(errs, c.validateBuffer()...)
+	errs = append(errs, under("optimizer", c.Optimizer.Validate())...)
+	errs = append(errs, under("train", c.Train.Validate())...)
+	errs = append(errs, under("evaluate", c.Evaluate.Validate())...)
+	errs = append(errs, under("backend", c.Backend.Validate())...)
+	return errors.Join(errs...)
+}
+
+// validateLadder checks the ladder against the loss.
+func (c *Config) validateLadder() (errs []error) {
+	t := c.Tempering
+	if (c.Loss.Kind == plainPCD || c.Loss.Kind == plainCD) && t.Rungs > 1 {
+		errs = append(errs, fmt.Errorf("tempering.rungs: %d under loss.kind: %s, want 1, or loss.kind: %s", t.Rungs, c.Loss.Kind, temperedCD))
+	}
+	if c.Loss.Kind == plainCD && t.Chains != c.Train.Batch && t.Chains > 0 && c.Train.Batch > 0 {
+		errs = append(errs, fmt.Errorf("tempering.chains: %d, want train.batch = %d: under loss.kind: %s a chain starts at every row of the batch", t.Chains, c.Train.Batch, plainCD))
+	}
+	return errs
+}
+
+func (c *Config) validateBuffer() (errs []error) {
+	if c.Loss.Kind != plainCD {
+		if c.Tempering.Chains > 0 {
+			errs = under("buffer", c.Buffer.Validate(c.Tempering.Chains))
+		}
+		if c.Buffer.Init == "reference" && !c.hasReference() {
+			errs = append(errs, errors.New("buffer.init: reference needs a Gaussian to draw from, want tempering.path: linear with several rungs, model.base: gaussian, or init: normal"))
+		}
+		return errs
+	}
+	v := reflect.ValueOf(c.Buffer)
+	keys, index := fields(v.Type())
+	for _, key := range keys {
+		if _, set := c.origins["buffer."+key]; set || !v.Field(index[key]).IsZero() {
+			errs = append(errs, fmt.Errorf("buffer.%s: not used by loss.kind: %s, whose chains start at the data; want no buffer, or loss.kind: %s", key, plainCD, plainPCD))
+		}
+	}
+	return errs
+}
+
+// Validate reports every fault of the section, each by its key.
+func (c TrainConfig) Validate() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	switch {
+	case c.Steps < 0 || c.Steps > math.MaxInt32:
+		fault("steps: %d, want 1 to %d", c.Steps, math.MaxInt32)
+	case c.Epochs < 0 || c.Epochs > 1_000_000_000:
+		fault("epochs: %d, want 1 to 1000000000", c.Epochs)
+	case c.Steps == 0 && c.Epochs == 0:
+		fault("steps: missing or 0, want steps or epochs, such as steps: 5000")
+	case c.Steps != 0 && c.Epochs != 0:
+		fault("epochs: %d beside steps: %d, want one of the two", c.Epochs, c.Steps)
+	}
+	if c.Batch < 1 || c.Batch > math.MaxInt32 {
+		fault("batch: %d, want at least 1", c.Batch)
+	}
+	if !(c.CutEvery >= 0 && c.CutEvery <= 1e9) {
+		fault("cut_every: %g, want seconds, or 0 for no cuts on the way", c.CutEvery)
+	}
+	if c.LogEvery < 1 {
+		fault("log_every: %d, want at least 1", c.LogEvery)
+	}
+	if c.Frames < 0 || c.Frames > 1000 {
+		fault("frames: %d, want 0 to 1000", c.Frames)
+	}
+	return errors.Join(errs...)
+}
+
+// Validate reports every fault of the section, each by its key.
+func (c EvaluateConfig) Validate() error {
+	var errs []error
+	for _, k := range []struct {
+		key           string
+		value, lo, hi int
+	}{{"samples", c.Samples, 2, 10_000_000}, {"scans", c.Scans, 1, math.MaxInt32}, {"projections", c.Projections, 1, 1_000_000}} {
+		if k.value < k.lo || k.value > k.hi {
+			errs = append(errs, fmt.Errorf("%s: %d, want %d to %d", k.key, k.value, k.lo, k.hi))
+		}
+	}
+	return errors.Join(errs...)
+}

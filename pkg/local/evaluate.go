@@ -1,0 +1,265 @@
+package local
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/diagnostics"
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
+)
+
+// Evaluation holds a trained model against the data that it was not trained on. A pointer is nil where the figure does
+// not exist: no density is integrated in more than two dimensions, and the law of file data is unknown.
+type Evaluation struct {
+	Name    string `json:"name"`
+	Step    int    `json:"step"`
+	Backend string `json:"backend"`
+
+	NLL       *float64    `json:"nll"`         // mean −log p(x) over the test rows, in nats: exact, by quadrature
+	NLLError  *float64    `json:"nll_std_err"` // its standard error over the test rows
+	LogZ      *float64    `json:"log_z"`
+	Entropy   *float64    `json:"entropy"` // of the data's law: no model has a lower expected NLL
+	NLLBox    *[2]float64 `json:"nll_box"` // half-open sides of a square, where the density has no finite integral outside
+	NLLNote   string      `json:"nll_note,omitempty"`
+	TestRows  int         `json:"test_rows"`
+	Samples   int         `json:"samples"`
+	MMD2      *float64    `json:"mmd2"`         // squared maximum mean discrepancy of samples and test rows, unbiased
+	MMDNullSD *float64    `json:"mmd2_null_sd"` // its standard deviation if both had one law
+	SlicedW1  *float64    `json:"sliced_w1"`
+	SlicedW2  *float64    `json:"sliced_w2"`
+
+	Modes     *int     `json:"modes"` // known modes of the data's law
+	ModesHit  *int     `json:"modes_hit"`
+	ModeTV    *float64 `json:"mode_tv"`     // total variation between the modes' shares and their weights
+	InsideAny *float64 `json:"inside_mode"` // share of the samples within some mode's radius
+
+	SwapAccept     []float64 `json:"swap_accept"`     // a pair, while sampling
+	ExplorerAccept []float64 `json:"explorer_accept"` // a rung, while sampling
+	Restarts       uint64    `json:"restarts"`        // walkers that came from the reference to the target while sampling
+	Explorer       string    `json:"explorer"`        // "langevin (biased)" where the kernel is unadjusted
+
+	samples []float32 // [Samples, dim]
+}
+
+// energies adapts a trainer to the diagnostics.
+func energies(t *engine.Trainer) diagnostics.Energies {
+	return func(points []float64) ([]float64, error) {
+		x := make([]float32, len(points))
+		for i, v := range points {
+			x[i] = float32(v)
+		}
+		return t.Energies(x)
+	}
+}
+
+// Sampler is a trainer of the same model whose weights stand still, with chains started afresh.
+func (p *Parts) Sampler(b *backend.Backend, theta []float32) (*engine.Trainer, error) {
+	cfg := p.trainerSpec
+	sp := &cfg.Spec
+	sp.Pool, sp.Mix, sp.FromData, sp.Batch = sp.Chains, false, false, 0
+	sp.Optimizer.EMA = 0
+	sp.Loss.Compat = "none"
+	sp.Shard = samplingShard
+	cfg.Scans, cfg.Buffer.Warmup, cfg.Buffer.Reinit = 1, 0, 0
+	if cfg.Buffer.Init == "" || cfg.Buffer.Init == "data" {
+		cfg.Buffer.Init = "normal" // starting at the data would hide what the chains cannot reach
+		if p.Base != nil || p.Reference != nil {
+			cfg.Buffer.Init = "reference"
+		}
+	}
+	t, err := engine.NewTrainer(b, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.StartAt(theta); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+// samplingShard keeps the randomness of sampling apart from that of training.
+const samplingShard = 1 << 31
+
+// Draw runs scans until n states of the target rung are together: burn scans first, then every gap-th counts.
+func Draw(ctx context.Context, t *engine.Trainer, n, burn, gap int) (samples []float32, accept []float64, err error) {
+	scans := 0
+	scan := func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r, err := t.Explore()
+		if err != nil {
+			return err
+		}
+		scans++
+		if accept == nil {
+			accept = make([]float64, len(r.Accept))
+		}
+		for k, a := range r.Accept {
+			accept[k] += (a - accept[k]) / float64(scans)
+		}
+		return nil
+	}
+	for range burn {
+		if err := scan(); err != nil {
+			return nil, nil, err
+		}
+	}
+	for len(samples) < n*t.Dim() {
+		if len(samples) > 0 {
+			for range gap {
+				if err := scan(); err != nil {
+					return nil, nil, err
+				}
+			}
+		}
+		rows, err := t.TargetChains()
+		if err != nil {
+			return nil, nil, err
+		}
+		samples = append(samples, rows...)
+	}
+	samples = samples[:n*t.Dim()]
+	for i, v := range samples {
+		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+			return nil, nil, fmt.Errorf("sample %d of the target rung is %v; lower sampler.step_size, or sampler.kind: mala", i/t.Dim(), v)
+		}
+	}
+	return samples, accept, nil
+}
+
+// Evaluate samples the model and compares it with the test rows.
+func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, t *engine.Trainer) (*Evaluation, error) {
+	cfg := p.Config
+	ev := &Evaluation{Name: cfg.Name, Step: t.Step(), Backend: b.Kind(), TestRows: p.Test.N(), Samples: cfg.Evaluate.Samples, Explorer: cfg.Sampler.Kind}
+	if cfg.Sampler.Kind == "langevin" {
+		ev.Explorer = "langevin (biased)"
+	}
+	theta, err := t.Theta()
+	if err != nil {
+		return nil, err
+	}
+	s, err := p.Sampler(b, theta)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	samples, accept, err := Draw(ctx, s, cfg.Evaluate.Samples, cfg.Evaluate.Scans, max(1, cfg.Evaluate.Scans/10))
+	if err != nil {
+		return nil, fmt.Errorf("evaluate: %w", err)
+	}
+	ev.samples, ev.ExplorerAccept = samples, accept
+	stats := s.Stats()
+	ev.Restarts = stats.Restarts
+	for _, r := range stats.Rejections() {
+		if !math.IsNaN(r) {
+			ev.SwapAccept = append(ev.SwapAccept, 1-r)
+		}
+	}
+	if p.Test.N() == 0 {
+		ev.NLLNote = "no test rows"
+		return ev, nil
+	}
+	if err := p.likelihood(ev, t); err != nil {
+		return nil, fmt.Errorf("evaluate: %w", err)
+	}
+	if err := p.distances(ev); err != nil {
+		return nil, fmt.Errorf("evaluate: %w", err)
+	}
+	return ev, nil
+}
+
+func (p *Parts) likelihood(ev *Evaluation, t *engine.Trainer) error {
+	dim := p.Data.Dim
+	if law := p.Test.Law; law != nil {
+		if h := law.Entropy(); !math.IsNaN(h) {
+			ev.Entropy = &h
+		}
+	}
+	integrate := diagnostics.NLL2D
+	switch dim {
+	case 1:
+		integrate = diagnostics.NLL1D
+	case 2:
+	default:
+		ev.NLLNote = fmt.Sprintf("no quadrature in %d dimensions", dim)
+		return nil
+	}
+	nll, err := integrate(energies(t), p.Test.Rows, diagnostics.Quadrature{})
+	if errors.Is(err, diagnostics.ErrNotIntegrable) {
+		// A network without a base may be unbounded below: say so, and give the law restricted to a generous square.
+		ev.NLLNote = err.Error()
+		lo, hi := bounds(p.Data.Rows)
+		mid, half := (lo+hi)/2, 5*(hi-lo)/2
+		box := [2]float64{mid - half, mid + half}
+		ev.NLLBox = &box
+		q := diagnostics.Quadrature{Fixed: true}
+		for range dim {
+			q.Lo, q.Hi = append(q.Lo, box[0]), append(q.Hi, box[1])
+		}
+		nll, err = integrate(energies(t), p.Test.Rows, q)
+	}
+	if err != nil {
+		return err
+	}
+	ev.NLL, ev.LogZ = &nll.NLL, &nll.LogZ
+	if !math.IsNaN(nll.StdErr) {
+		ev.NLLError = &nll.StdErr
+	}
+	return nil
+}
+
+func (p *Parts) distances(ev *Evaluation) error {
+	samples := to64(ev.samples)
+	dim, seed := p.Data.Dim, p.Config.Seed
+	mmd, err := diagnostics.MMD2(samples, p.Test.Rows, dim, diagnostics.MMDOptions{Seed: seed})
+	if err != nil {
+		return err
+	}
+	ev.MMD2, ev.MMDNullSD = &mmd.Squared, &mmd.NullSD
+	w, err := diagnostics.SlicedWasserstein(samples, p.Test.Rows, dim, diagnostics.SlicedOptions{Seed: seed, Projections: p.Config.Evaluate.Projections})
+	if err != nil {
+		return err
+	}
+	ev.SlicedW1, ev.SlicedW2 = &w.W1, &w.W2
+	law := p.Test.Law
+	if law == nil || len(law.Modes) == 0 {
+		return nil
+	}
+	c, err := diagnostics.Coverage(samples, law.Modes, law.ModeWeights, law.ModeRadius)
+	if err != nil {
+		return err
+	}
+	ev.Modes, ev.ModesHit, ev.ModeTV, ev.InsideAny = &c.Modes, &c.Hit, &c.TV, &c.Inside
+	return nil
+}
+
+func bounds(rows []float64) (lo, hi float64) {
+	lo, hi = math.Inf(1), math.Inf(-1)
+	for _, v := range rows {
+		lo, hi = min(lo, v), max(hi, v)
+	}
+	return lo, hi
+}
+
+func to64(v []float32) []float64 {
+	out := make([]float64, len(v))
+	for i, x := range v {
+		out[i] = float64(x)
+	}
+	return out
+}
+
+// JSON is the evaluation as indented JSON. Keys stay; figures that do not exist are null.
+func (ev *Evaluation) JSON() ([]byte, error) {
+	text, err := json.MarshalIndent(ev, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("evaluation: %w", err)
+	}
+	return append(text, '\n'), nil
+}

@@ -1,0 +1,182 @@
+package local
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/atomicfile"
+	"github.com/kelvin-ebm/kelvin/pkg/plots"
+	"github.com/kelvin-ebm/kelvin/pkg/runlog"
+)
+
+// landscapeGrid is the number of points of the longer side of the landscape figure.
+const landscapeGrid = 240
+
+// shownPoints is the most points drawn in a figure: more only hide what is under them.
+const shownPoints = 2000
+
+// title is the first line of a run's figures.
+func (p *Parts) title(what string, step int) (title, subtitle string) {
+	return p.Config.Name + ": " + what, fmt.Sprintf("step %d", step)
+}
+
+// LandscapeFigure draws the model's density in two dimensions with the training data over it.
+func (p *Parts) LandscapeFigure(t *engine.Trainer) (*plots.Figure, error) {
+	if p.Data.Dim != 2 {
+		return nil, fmt.Errorf("landscape: the data have %d dimensions, want 2; `coordinator plot samples` draws in any", p.Data.Dim)
+	}
+	grid, err := plots.GridAround(p.Data.Rows, 0.25, landscapeGrid)
+	if err != nil {
+		return nil, err
+	}
+	if grid.Values, err = energies(t)(grid.Points()); err != nil {
+		return nil, err
+	}
+	title, subtitle := p.title("model density", t.Step())
+	return plots.Landscape(densityOf(grid), plots.LandscapeOptions{Title: title, Subtitle: subtitle + ", with training data", Quantity: plots.Density, Points: firstPoints(p.Data.Rows, 2)})
+}
+
+// densityOf turns energies into a density whose sum over the box is one.
+func densityOf(g plots.Grid) plots.Grid {
+	low := slices.Min(g.Values)
+	sum := 0.0
+	for i, e := range g.Values {
+		g.Values[i] = math.Exp(low - e)
+		sum += g.Values[i]
+	}
+	cell := (g.X1 - g.X0) / float64(g.NX-1) * (g.Y1 - g.Y0) / float64(g.NY-1)
+	for i := range g.Values {
+		g.Values[i] /= sum * cell
+	}
+	return g
+}
+
+// SamplesFigure sets model samples against the data: side by side in two dimensions, as images where a row is one.
+func (p *Parts) SamplesFigure(samples []float64, step int) (*plots.Figure, error) {
+	title, subtitle := p.title("samples", step)
+	switch shape := p.Data.Shape; {
+	case p.Data.Dim == 2 && len(shape) == 1:
+		return plots.SamplesAgainstData(firstPoints(p.Test.Rows, 2), firstPoints(samples, 2), plots.SamplesOptions{Title: title, Subtitle: subtitle + ", held-out data on the left"})
+	case len(shape) == 2:
+		lo, hi := bounds(p.Data.Rows)
+		count := min(64, len(samples)/p.Data.Dim, p.Test.N()) * p.Data.Dim
+		return plots.SampleSheet(plots.SheetOptions{Title: title, Subtitle: subtitle, Height: shape[0], Width: shape[1], Lo: lo, Hi: hi},
+			plots.Sheet{Name: "held-out data", Images: p.Test.Rows[:count]}, plots.Sheet{Name: "model", Images: samples[:count]})
+	default:
+		return nil, fmt.Errorf("samples: no picture of rows of shape %v, want 2 numbers or an image", shape)
+	}
+}
+
+// hasPicture says whether SamplesFigure can draw the data.
+func (p *Parts) hasPicture() bool {
+	return p.Test.N() > 0 && (p.Data.Dim == 2 && len(p.Data.Shape) == 1 || len(p.Data.Shape) == 2)
+}
+
+func firstPoints(rows []float64, dim int) []float64 { // rows of toy sets come in order: take them evenly
+	n := len(rows) / dim
+	if n <= shownPoints {
+		return rows
+	}
+	out := make([]float64, 0, shownPoints*dim)
+	for i := range shownPoints {
+		at := i * n / shownPoints
+		out = append(out, rows[at*dim:(at+1)*dim]...)
+	}
+	return out
+}
+
+// CurvesFigure draws loss, energies and acceptance over the steps of a run's metrics.
+func CurvesFigure(dir, name string) (*plots.Figure, error) {
+	records, err := runlog.ReadMetrics(dir)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, fmt.Errorf("curves: %s has no records yet", folder{dir: dir}.path(runlog.MetricsFile))
+	}
+	line := func(key, label string) plots.Series {
+		x, y := runlog.Series(records, key)
+		return plots.Series{Name: label, X: x, Y: y}
+	}
+	panels := []plots.Panel{
+		{Title: "loss (nats)", Series: []plots.Series{line("loss", "loss")}, Smooth: true},
+		{Title: "mean energy (nats)", Series: []plots.Series{line("energy_data", "data"), line("energy_model", "model")}, Smooth: true},
+	}
+	if x, y := runlog.ListSeries(records, "swap_accept"); len(x) > 0 {
+		panels = append(panels, plots.Panel{Title: "swap acceptance a pair of rungs", Series: plots.SeriesOf("rungs", plots.PairNames(len(y[0])), x, y), Range: [2]float64{0, 1}, Ordered: true, Smooth: true})
+	}
+	if x, y := runlog.ListSeries(records, "explorer_accept"); len(x) > 0 {
+		names := make([]string, len(y[0]))
+		for k := range names {
+			names[k] = fmt.Sprint(k)
+		}
+		panels = append(panels, plots.Panel{Title: "explorer acceptance a rung", Series: plots.SeriesOf("rung", names, x, y), Range: [2]float64{0, 1}, Ordered: true, Smooth: true})
+	}
+	return plots.Curves(plots.CurvesOptions{Title: name + ": training", Subtitle: fmt.Sprintf("%d steps", records[len(records)-1].Step)}, panels...)
+}
+
+// FormingGIF draws the landscapes kept during the run as an animation; nil where there are none.
+func FormingGIF(dir, name string) ([]byte, error) {
+	kept, err := loadFrames(folder{dir: dir})
+	if err != nil || len(kept) == 0 {
+		return nil, err
+	}
+	frames := make([]plots.Frame, len(kept))
+	for i, l := range kept {
+		g := plots.Grid{X0: l.X0, X1: l.X1, Y0: l.Y0, Y1: l.Y1, NX: l.N, NY: l.N, Values: l.Energy}
+		frames[i] = plots.Frame{Grid: densityOf(g), Samples: l.Points, Label: fmt.Sprintf("step %d", l.Step)}
+	}
+	var out bytes.Buffer
+	if err := plots.FormingGIF(&out, frames, plots.FormingOptions{Title: name}); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// Figures draws all that exists for a run into its folder and writes report.html.
+func Figures(dir string, p *Parts, t *engine.Trainer, ev *Evaluation) error {
+	f := folder{dir: dir}
+	info, err := runlog.ReadRunInfo(dir)
+	if err != nil {
+		return err
+	}
+	var figures []plots.ReportFigure
+	add := func(file, caption string, wide bool, fig *plots.Figure, err error) error {
+		if err != nil {
+			return err
+		}
+		figures = append(figures, plots.ReportFigure{Figure: fig, Title: file, Caption: caption, Wide: wide})
+		return fig.Save(f.path(file))
+	}
+	if p.Data.Dim == 2 {
+		fig, err := p.LandscapeFigure(t)
+		if err := add("landscape.png", "The model's density, with the training data.", false, fig, err); err != nil {
+			return err
+		}
+	}
+	if p.hasPicture() {
+		fig, err := p.SamplesFigure(to64(ev.samples), t.Step())
+		if err := add("samples.png", "Held-out data and samples of the model.", true, fig, err); err != nil {
+			return err
+		}
+	}
+	fig, err := CurvesFigure(dir, p.Config.Name)
+	if err := add("curves.png", "Loss, energies and acceptance while training.", true, fig, err); err != nil {
+		return err
+	}
+	gif, err := FormingGIF(dir, p.Config.Name)
+	if err != nil {
+		return err
+	}
+	if gif != nil {
+		if err := atomicfile.WriteFile(f.path("landscape.gif"), gif, 0o644); err != nil {
+			return err
+		}
+		forming := plots.ReportFigure{File: gif, Title: "landscape.gif", Caption: "The landscape forming, with the chains of the target rung."}
+		figures = slices.Insert(figures, 1, forming)
+	}
+	return p.writeReport(f, figures, info, ev)
+}

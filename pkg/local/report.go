@@ -1,0 +1,118 @@
+package local
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
+	"github.com/kelvin-ebm/kelvin/pkg/plots"
+	"github.com/kelvin-ebm/kelvin/pkg/runlog"
+)
+
+// writeReport writes report.html: what the run was, how good its model is, and every figure.
+func (p *Parts) writeReport(f folder, figures []plots.ReportFigure, info runlog.RunInfo, ev *Evaluation) error {
+	d := plots.ReportData{
+		Name:     p.Config.Name,
+		Subtitle: fmt.Sprintf("%d steps on %s in %.1f s", ev.Step, ev.Backend, info.Seconds),
+		Verdict:  ev.verdict(),
+		Figures:  figures,
+		Commands: []string{strings.Join(info.Command, " "), "coordinator evaluate --run " + f.dir + " -o json", "coordinator sample --run " + f.dir + " --samples 5000"},
+		Footer:   fmt.Sprintf("Kelvin %s, %s", info.Version, info.Finished.Format(time.RFC3339)),
+	}
+	if ev.Explorer == "langevin (biased)" {
+		d.Warnings = append(d.Warnings, "The explorer is unadjusted Langevin: its stationary law is not the model's, so samples are biased.")
+	}
+	if ev.NLLNote != "" && ev.NLLBox != nil {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("The likelihood is that of the density restricted to [%.3g, %.3g]²: %s.", ev.NLLBox[0], ev.NLLBox[1], ev.NLLNote))
+	}
+	number := func(label string, v *float64, format, note string) {
+		if v != nil {
+			d.Numbers = append(d.Numbers, plots.Number{Label: label, Value: fmt.Sprintf(format, *v), Note: note})
+		}
+	}
+	note := "nats"
+	if ev.NLLError != nil {
+		note = fmt.Sprintf("nats ± %.4f, %d test rows", *ev.NLLError, ev.TestRows)
+	}
+	number("test NLL", ev.NLL, "%.4g", note)
+	number("entropy of the data law", ev.Entropy, "%.4g", "nats; the lowest NLL possible")
+	if ev.MMD2 != nil {
+		number("MMD²", ev.MMD2, "%.2g", fmt.Sprintf("± %.2g if both laws were one", *ev.MMDNullSD))
+	}
+	number("sliced Wasserstein-1", ev.SlicedW1, "%.3g", fmt.Sprintf("%d samples", ev.Samples))
+	if ev.Modes != nil {
+		d.Numbers = append(d.Numbers, plots.Number{Label: "modes found", Value: fmt.Sprintf("%d of %d", *ev.ModesHit, *ev.Modes), Note: fmt.Sprintf("weights: TV %.3f", *ev.ModeTV)})
+	}
+	d.Tables = []plots.Table{p.metricsTable(ev, info), configTable(p.Config)}
+	return plots.Report(f.path(reportFile), d)
+}
+
+func (ev *Evaluation) verdict() string {
+	var parts []string
+	switch {
+	case ev.NLL != nil && ev.NLLBox != nil:
+		parts = append(parts, "The model's density has no finite integral: it explains the data only inside a box.")
+	case ev.NLL != nil && ev.Entropy != nil:
+		parts = append(parts, fmt.Sprintf("The model is %.3f nats above the entropy of the data's law, the best that any model can do.", *ev.NLL-*ev.Entropy))
+	}
+	if ev.MMD2 != nil {
+		if sd := *ev.MMD2 / *ev.MMDNullSD; sd < 3 {
+			parts = append(parts, fmt.Sprintf("Its samples cannot be told from held-out data by their maximum mean discrepancy (%.1f null deviations).", sd))
+		} else {
+			parts = append(parts, fmt.Sprintf("Its samples differ from held-out data by %.1f null deviations of their maximum mean discrepancy.", sd))
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func (p *Parts) metricsTable(ev *Evaluation, info runlog.RunInfo) plots.Table {
+	t := plots.Table{Title: "Run"}
+	row := func(key, value, note string) { t.Rows = append(t.Rows, plots.Row{Key: key, Value: value, Note: note}) }
+	row("parameters", fmt.Sprint(models.NumParams(p.Network)), p.Config.Model.Kind)
+	row("training rows", fmt.Sprint(p.Data.N()), p.Data.Name)
+	row("steps per second", fmt.Sprintf("%.0f", float64(ev.Step)/max(info.Seconds, 1e-9)), "mean over the run")
+	if len(ev.SwapAccept) > 0 {
+		row("swap acceptance", list(ev.SwapAccept), "a pair of rungs, hottest first, while sampling")
+		row("restarts", fmt.Sprint(ev.Restarts), "walkers that came from the reference to the target while sampling")
+	}
+	row("explorer acceptance", list(ev.ExplorerAccept), ev.Explorer)
+	row("seed", fmt.Sprint(p.Config.Seed), "")
+	row("digest", info.Digest, "SHA-256 over the last cut's contents")
+	row("bits depend on", info.Fingerprint, "")
+	return t
+}
+
+func list(v []float64) string {
+	out := make([]string, len(v))
+	for i, x := range v {
+		out[i] = fmt.Sprintf("%.0f", 100*x)
+	}
+	return strings.Join(out, " ") + " %"
+}
+
+// configTable is the resolved experiment, a row a section.
+func configTable(c *experiment.Config) plots.Table {
+	t := plots.Table{Title: "Experiment"}
+	text, err := experiment.Marshal(c)
+	if err != nil { // it was written before
+		return t
+	}
+	section := ""
+	for line := range strings.SplitSeq(string(text), "\n") {
+		key, value, ok := strings.Cut(line, ":")
+		if !ok || strings.HasPrefix(strings.TrimSpace(line), "#") {
+			continue
+		}
+		if !strings.HasPrefix(line, " ") {
+			section = key
+			if value = strings.TrimSpace(value); value != "" {
+				t.Rows = append(t.Rows, plots.Row{Key: key, Value: value})
+			}
+			continue
+		}
+		t.Rows = append(t.Rows, plots.Row{Key: section + "." + strings.TrimSpace(key), Value: strings.TrimSpace(value)})
+	}
+	return t
+}

@@ -1,0 +1,400 @@
+// Package local trains, samples and evaluates an experiment in one process, and keeps the run's folder.
+//
+//	config, err := experiment.Load("examples/two-moons.yaml", nil)
+//	if err != nil {
+//		return err
+//	}
+//	summary, err := local.Train(ctx, config, local.Options{Out: "runs/two-moons", Progress: os.Stderr})
+//	if err != nil {
+//		return err
+//	}
+//	fmt.Println(*summary.Evaluation.NLL)
+//
+// A context that is cancelled ends the training at the next step: a cut is saved, and Options.Resume goes on from it bit
+// for bit.
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/atomicfile"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
+	"github.com/kelvin-ebm/kelvin/pkg/runlog"
+	"github.com/kelvin-ebm/kelvin/pkg/tempering"
+)
+
+// Options say where a run goes and how it shows itself.
+type Options struct {
+	Out     string // the run's folder; runs/<name> by default
+	Resume  bool   // go on with the run that Out holds
+	Command []string
+	Version string
+	Backend backend.Options
+
+	Progress io.Writer // where the bar or the lines go; nil shows nothing
+	Show     runlog.ProgressOptions
+
+	// Network is an energy of the caller's own, trained in place of the model section's.
+	Network models.Energy
+}
+
+// Summary is what a run ended with.
+type Summary struct {
+	Dir        string
+	Steps      int
+	Seconds    float64 // of training, over all starts
+	Digest     string  // SHA-256 over the last cut's contents
+	Evaluation *Evaluation
+}
+
+// ErrInterrupted is returned by Train when its context was cancelled and the run's state was saved.
+var ErrInterrupted = errors.New("interrupted")
+
+// run is one training under way.
+type run struct {
+	opts    Options
+	parts   *Parts
+	folder  folder
+	backend *backend.Backend
+	trainer *engine.Trainer
+	metrics *runlog.Writer
+	info    runlog.RunInfo
+	show    runlog.Progress
+	before  float64 // seconds of earlier starts
+	started time.Time
+	lastCut int // step of the last cut; -1 before the first
+}
+
+// Train trains an experiment from its start or from its last cut, and leaves everything in the run's folder. Nothing is
+// written before the experiment, its data and the folder were found good.
+func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *Summary, err error) {
+	parts, err := Build(cfg, opts.Network)
+	if err != nil {
+		return nil, err
+	}
+	if opts.Out == "" {
+		opts.Out = "runs/" + parts.Config.Name
+	}
+	r := &run{opts: opts, parts: parts, folder: folder{dir: opts.Out}, lastCut: -1}
+	if opts.Resume {
+		if err := r.sameExperiment(); err != nil {
+			return nil, err
+		}
+	} else if r.folder, err = createFolder(opts.Out); err != nil {
+		return nil, err
+	}
+	fresh := !opts.Resume
+	defer func() {
+		// A run that never made a cut has nothing to go on from.
+		if err != nil && fresh && r.lastCut < 0 {
+			err = errors.Join(err, r.folder.removeUnstarted())
+		}
+	}()
+	if r.backend, r.trainer, err = parts.Open(ctx, opts.Backend); err != nil {
+		return nil, err
+	}
+	defer func() {
+		r.trainer.Close()
+		err = errors.Join(err, r.backend.Close())
+	}()
+	if opts.Resume {
+		err = r.resume()
+	} else {
+		err = r.start()
+	}
+	if err != nil {
+		return nil, err
+	}
+	err = r.loop(ctx)
+	err = errors.Join(err, r.metrics.Close())
+	if err != nil {
+		r.show.Done("")
+		return nil, err
+	}
+	r.show.Done("")
+	return r.finish(ctx)
+}
+
+// sameExperiment compares the experiment with that of the run to go on with, line by line.
+func (r *run) sameExperiment() error {
+	cfg := r.parts.Config.Clone()
+	if err := cfg.Rebase(r.folder.dir); err != nil {
+		return err
+	}
+	want, err := experiment.Marshal(cfg)
+	if err != nil {
+		return err
+	}
+	path := r.folder.path(experimentFile)
+	got, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("resume: %w: want the folder of a run, or no --resume to start one", err)
+	}
+	a, b := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
+	for i := range max(len(a), len(b)) {
+		var was, is []byte
+		if i < len(a) {
+			was = a[i]
+		}
+		if i < len(b) {
+			is = b[i]
+		}
+		if !bytes.Equal(was, is) {
+			return fmt.Errorf("resume: the experiment is not the run's: %s line %d has %q, this one %q; want the same file and --set flags, or another --out", path, i+1, was, is)
+		}
+	}
+	return nil
+}
+
+func (r *run) progress() runlog.Progress {
+	o := r.opts.Show
+	o.Name, o.Total, o.Start = r.parts.Config.Name, r.parts.Steps, r.trainer.Step()
+	w := r.opts.Progress
+	if w == nil {
+		w, o.Quiet = io.Discard, true
+	}
+	return runlog.NewProgress(w, o)
+}
+
+// start begins a new run.
+func (r *run) start() (err error) {
+	r.show = r.progress()
+	r.announce()
+	if err := r.trainer.Start(); err != nil {
+		return err
+	}
+	if err := r.folder.writeExperiment(r.parts.Config); err != nil {
+		return err
+	}
+	if r.metrics, err = runlog.Create(r.folder.dir); err != nil {
+		return err
+	}
+	r.started = time.Now()
+	r.info = runlog.RunInfo{
+		Name: r.parts.Config.Name, Version: r.opts.Version, Command: r.opts.Command, Seed: r.parts.Config.Seed,
+		Backend: r.backend.Kind(), Fingerprint: r.backend.Fingerprint().String(), Replicas: 1, StepsWanted: r.parts.Steps, Generations: 1, Started: r.started.UTC(),
+	}
+	if err := r.cut(); err != nil { // also proves, before any work, that the disk takes a cut
+		return err
+	}
+	return r.keepFrame()
+}
+
+// resume goes on from the newest cut that is whole.
+func (r *run) resume() error {
+	cut, skipped, err := r.folder.cuts().LatestGood()
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if r.info, err = runlog.ReadRunInfo(r.folder.dir); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if err := r.trainer.Restore(cut); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	r.lastCut = cut.Step
+	r.show = r.progress()
+	r.announce()
+	for _, err := range skipped {
+		r.show.Log(fmt.Sprintf("skipped a damaged cut: %v", err))
+	}
+	if was, is := r.info.Fingerprint, r.backend.Fingerprint().String(); was != is {
+		r.show.Log(fmt.Sprintf("the run began on %s, this is %s: it goes on, but not bit for bit", was, is))
+	}
+	records, err := runlog.ReadMetrics(r.folder.dir)
+	if err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	redone := 0
+	for _, rec := range records {
+		if rec.Step <= cut.Step {
+			r.before = rec.Seconds
+		}
+		redone = max(redone, rec.Step-cut.Step)
+	}
+	if r.metrics, err = runlog.Resume(r.folder.dir, cut.Step); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if text := r.metrics.Recovered().String(); text != "" {
+		r.show.Log(text)
+	}
+	r.show.Log(fmt.Sprintf("resumed at step %d of %d", cut.Step, r.parts.Steps))
+	r.info.StepsRedone += redone
+	r.info.Backend, r.info.Fingerprint = r.backend.Kind(), r.backend.Fingerprint().String()
+	r.info.Finished = time.Time{}
+	r.started = time.Now()
+	return nil
+}
+
+func (r *run) announce() {
+	cfg := r.parts.Config
+	r.show.Log(r.backend.Why())
+	t := cfg.Tempering
+	chains := fmt.Sprintf("%d chains", t.Chains)
+	if t.Rungs > 1 {
+		chains = fmt.Sprintf("%d rungs × %d ladders, %s path", t.Rungs, t.Chains, t.Path)
+	}
+	r.show.Log(fmt.Sprintf("%s: %d rows of %d numbers, %d parameters, %s, %d steps → %s",
+		cfg.Name, r.parts.Data.N(), r.parts.Data.Dim, models.NumParams(r.parts.Network), chains, r.parts.Steps, r.folder.dir))
+}
+
+func (r *run) seconds() float64 { return r.before + time.Since(r.started).Seconds() }
+
+// loop makes the training steps.
+func (r *run) loop(ctx context.Context) error {
+	cfg := r.parts.Config.Train
+	lastCut := time.Now()
+	lastRecord, recordAt := r.trainer.Step(), time.Now()
+	for r.trainer.Step() < r.parts.Steps {
+		if ctx.Err() != nil {
+			if err := r.cut(); err != nil {
+				return err
+			}
+			return fmt.Errorf("%w at step %d of %d, saved in %s: the same command with --resume goes on", ErrInterrupted, r.trainer.Step(), r.parts.Steps, r.folder.dir)
+		}
+		report, err := r.trainer.TrainStep()
+		if err != nil {
+			var bad *engine.NonFiniteError
+			if errors.As(err, &bad) {
+				return fmt.Errorf("%w; the last good cut is %s", err, r.folder.path(cutsFolder, fmt.Sprintf("%08d", r.lastCut)))
+			}
+			return err
+		}
+		stats := r.trainer.Stats()
+		accept := acceptance(stats)
+		r.show.Update(report.Step, runlog.Status{Loss: report.Scores.Loss, SwapAccept: accept})
+		last := report.Step == r.parts.Steps
+		if report.Step%cfg.LogEvery == 0 || last {
+			now := time.Now()
+			rate := float64(report.Step-lastRecord) / max(now.Sub(recordAt).Seconds(), 1e-9)
+			lastRecord, recordAt = report.Step, now
+			if err := r.record(report, stats, rate); err != nil {
+				return err
+			}
+			r.trainer.ResetPairs()
+		}
+		if cfg.Frames > 0 && (last || report.Step%max(1, r.parts.Steps/cfg.Frames) == 0) {
+			if err := r.keepFrame(); err != nil {
+				return err
+			}
+		}
+		if every := cfg.CutInterval(); last || every > 0 && time.Since(lastCut) >= every {
+			if err := r.cut(); err != nil {
+				return err
+			}
+			lastCut = time.Now()
+		}
+	}
+	return nil
+}
+
+// acceptance is the mean swap acceptance of each pair that was tried; nil without pairs.
+func acceptance(stats tempering.Stats) []float64 {
+	var out []float64
+	for _, p := range stats.Pairs {
+		if p.Attempts > 0 {
+			out = append(out, p.AlphaSum/float64(p.Attempts))
+		}
+	}
+	return out
+}
+
+// attempts is how often the pair with the fewest was tried.
+func attempts(stats tempering.Stats) uint64 {
+	n := stats.Pairs[0].Attempts
+	for _, p := range stats.Pairs {
+		n = min(n, p.Attempts)
+	}
+	return n
+}
+
+func (r *run) record(report engine.Report, stats tempering.Stats, rate float64) error {
+	rec := runlog.Record{Step: report.Step, Seconds: r.seconds()}
+	s := report.Scores
+	rec.Set("loss", s.Loss)
+	rec.Set("energy_data", s.Positives)
+	rec.Set("energy_model", s.Negatives)
+	rec.Set("energy_penalty", s.Penalty)
+	rec.Set("grad_norm", s.GradNorm)
+	rec.Set("learning_rate", report.Rate)
+	rec.SetList("explorer_accept", report.Accept)
+	if accept := acceptance(stats); len(accept) > 0 && len(accept) == len(stats.Pairs) {
+		rec.SetList("swap_accept", accept)
+		barrier, _ := tempering.Barrier(stats.Rejections(), float64(attempts(stats)))
+		rec.Set("barrier", barrier)
+		rec.Set("restarts", float64(stats.Restarts))
+		rec.Set("round_trips", float64(stats.Trips))
+		rec.Set("round_trip_rate", r.trainer.TripRate())
+	}
+	rec.Set("non_finite_proposals", float64(report.NonFinite))
+	rec.Set("steps_per_second", rate)
+	return r.metrics.Write(rec)
+}
+
+// cut saves the state of the run; a step that is saved already is not saved again.
+func (r *run) cut() error {
+	if r.lastCut == r.trainer.Step() {
+		return nil
+	}
+	cut, err := r.trainer.Cut()
+	if err != nil {
+		return err
+	}
+	digest, err := r.folder.cuts().Save(cut)
+	if err != nil {
+		return err
+	}
+	if err := r.metrics.Sync(); err != nil {
+		return err
+	}
+	r.lastCut = cut.Step
+	r.info.Digest, r.info.Steps, r.info.Seconds = digest, cut.Step, r.seconds()
+	return runlog.WriteRunInfo(r.folder.dir, r.info)
+}
+
+// finish evaluates the trained model and writes what a reader of the run wants to have.
+func (r *run) finish(ctx context.Context) (*Summary, error) {
+	params, err := r.trainer.Params()
+	if err != nil {
+		return nil, err
+	}
+	if err := checkpoint.WriteSafetensors(r.folder.path(paramsFile), params, map[string]string{"format": "kelvin", "model": r.parts.Config.Model.Kind}); err != nil {
+		return nil, err
+	}
+	ev, err := r.parts.Evaluate(ctx, r.backend, r.trainer)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeEvaluation(r.folder, ev); err != nil {
+		return nil, err
+	}
+	if err := r.parts.writeSamples(r.folder.path(samplesFile), ev.samples, r.trainer); err != nil {
+		return nil, err
+	}
+	r.info.Finished = time.Now().UTC()
+	if err := runlog.WriteRunInfo(r.folder.dir, r.info); err != nil {
+		return nil, err
+	}
+	if err := Figures(r.folder.dir, r.parts, r.trainer, ev); err != nil {
+		return nil, err
+	}
+	return &Summary{Dir: r.folder.dir, Steps: r.trainer.Step(), Seconds: r.info.Seconds, Digest: r.info.Digest, Evaluation: ev}, nil
+}
+
+func writeEvaluation(f folder, ev *Evaluation) error {
+	text, err := ev.JSON()
+	if err != nil {
+		return err
+	}
+	return atomicfile.WriteFile(f.path(evaluationFile), text, 0o644)
+}

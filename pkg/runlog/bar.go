@@ -1,0 +1,147 @@
+package runlog
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+)
+
+// SGR sequences of the bar, readable on dark and light grounds. The words have none: mpb would count them as columns.
+const (
+	sgrReset = "\x1b[0m"
+	sgrFaint = "\x1b[2m"
+	sgrFill  = "\x1b[38;5;208m"
+)
+
+// bar is a line that is redrawn at the bottom of the terminal:
+//
+//	two-moons  42% ━━━━━━━━━━━━━━━╸          4032/9600  212/s  26s left  loss 0.1234  swap 0.41 min 0.62 mean
+type bar struct {
+	w        io.Writer
+	progress *mpb.Progress
+	bar      *mpb.Bar
+
+	o ProgressOptions
+
+	gate sync.RWMutex // held by Log while it writes, so that Done waits for it
+	done bool         // guarded by gate
+
+	mu     sync.Mutex // guards all below
+	pace   pace
+	status Status
+	seen   bool
+}
+
+func newBar(w io.Writer, o ProgressOptions) *bar {
+	if o.Width <= 0 {
+		o.Width = 80
+	}
+	b := &bar{w: w, o: o, pace: newPace(o)}
+	b.progress = mpb.New(mpb.WithOutput(w), mpb.WithWidth(o.Width), mpb.ForceTTY(), mpb.WithAutoRefresh())
+	style := mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("╸").Padding("─").
+		FillerMeta(b.paint(sgrFill)).TipMeta(b.paint(sgrFill)).PaddingMeta(b.paint(sgrFaint))
+	// The bar takes what the words leave. On a narrow terminal words go first: the width decides which, in right.
+	// It has no total at first, so that it does not end by itself at the last step: lines logged then would be lost.
+	b.bar = b.progress.New(0, style,
+		mpb.PrependDecorators(decor.Any(b.left)),
+		mpb.AppendDecorators(decor.Any(b.right)),
+	)
+	b.bar.SetTotal(int64(o.Total), false)
+	b.bar.SetCurrent(int64(o.Start))
+	return b
+}
+
+func (b *bar) paint(sgr string) func(string) string {
+	return func(s string) string {
+		if !b.o.Color || s == "" {
+			return s
+		}
+		return sgr + s + sgrReset
+	}
+}
+
+// minBar is the width below which the bar itself is worth less than the words beside it.
+const minBar = 12
+
+func (b *bar) left(s decor.Statistics) string {
+	percent := fmt.Sprintf("%3d%%", 100*s.Current/max(s.Total, 1))
+	if b.o.Name == "" || len([]rune(b.o.Name))+len(percent)+2+minBar > s.AvailableWidth {
+		return percent
+	}
+	return b.o.Name + "  " + percent
+}
+
+// right writes the words in the order of their use, as many as the width holds beside a bar of the least width.
+func (b *bar) right(s decor.Statistics) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	parts := []string{fmt.Sprintf("%d/%d", s.Current, s.Total)}
+	if rate := b.pace.rate(); rate > 0 {
+		parts = append(parts, formatRate(rate)+"/s")
+		if !s.Completed && !s.Aborted {
+			parts = append(parts, formatLeft(b.pace.left())+" left")
+		}
+	}
+	if b.seen {
+		parts = append(parts, statusParts(b.status)...)
+	}
+	room := s.AvailableWidth - minBar - 2
+	line := ""
+	for i, part := range parts {
+		if i > 0 {
+			part = "  " + part
+		}
+		if len([]rune(line))+len([]rune(part)) > room {
+			break
+		}
+		line += part
+	}
+	return line
+}
+
+func (b *bar) Update(step int, s Status) {
+	b.gate.RLock()
+	defer b.gate.RUnlock()
+	if b.done {
+		return
+	}
+	b.mu.Lock()
+	b.pace.update(step, b.o.Now())
+	b.status, b.seen = s, true
+	b.mu.Unlock() // before asking the bar, which may be asking for the words
+	b.bar.SetCurrent(int64(step))
+}
+
+func (b *bar) Log(line string) {
+	b.gate.RLock()
+	defer b.gate.RUnlock()
+	line = strings.TrimSuffix(line, "\n")
+	if !b.done {
+		if _, err := io.WriteString(b.progress, line+"\n"); err == nil {
+			return
+		} // it gave up: the terminal cannot be written to any more
+	}
+	writeLine(b.w, line)
+}
+
+func (b *bar) Done(closing string) {
+	b.gate.Lock()
+	defer b.gate.Unlock()
+	if b.done {
+		return
+	}
+	b.done = true
+	if b.bar.Current() >= int64(b.o.Total) {
+		b.bar.EnableTriggerComplete()
+	} else {
+		b.bar.Abort(false) // keeps the line as it is
+	}
+	b.progress.Wait()
+	if closing != "" {
+		writeLine(b.w, closing)
+	}
+}
