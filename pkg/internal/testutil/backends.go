@@ -1,6 +1,7 @@
 package testutil
 
 import (
+	"context"
 	"os"
 	"strings"
 	"sync"
@@ -10,15 +11,23 @@ import (
 )
 
 var opened = map[string]func() (*backend.Backend, error){
-	"go":      sync.OnceValues(func() (*backend.Backend, error) { return backend.Open(backend.Config{Kind: "go", Threads: 2}) }),
-	"xla:cpu": sync.OnceValues(func() (*backend.Backend, error) { return backend.Open(backend.Config{Kind: "xla:cpu", Threads: 2}) }),
+	backend.Go:   openOnce(backend.Go),
+	backend.CPU:  openOnce(backend.CPU),
+	backend.CUDA: openOnce(backend.CUDA),
+}
+
+func openOnce(kind string) func() (*backend.Backend, error) {
+	return sync.OnceValues(func() (*backend.Backend, error) {
+		// Tests need no network: the plugin is there, or they say how to get it.
+		return backend.Open(context.Background(), backend.Config{Kind: kind, Threads: 2}, backend.Options{NoInstall: true})
+	})
 }
 
 // Backends runs a numeric test on every backend: xla:cpu and go, or those that KELVIN_TEST_BACKENDS names
-// (comma-separated). A backend that cannot be opened fails the test, for a skipped backend proves nothing.
+// (comma-separated; xla:cuda too). A backend that cannot be opened fails the test, for a skipped backend proves nothing.
 func Backends(t *testing.T, test func(t *testing.T, b *backend.Backend)) {
 	t.Helper()
-	kinds := "xla:cpu,go"
+	kinds := backend.CPU + "," + backend.Go
 	if v := os.Getenv("KELVIN_TEST_BACKENDS"); v != "" {
 		kinds = v
 	}
@@ -32,7 +41,7 @@ func Backend(t testing.TB, kind string) *backend.Backend {
 	t.Helper()
 	open := opened[kind]
 	if open == nil {
-		t.Fatalf("KELVIN_TEST_BACKENDS: %q, want xla:cpu or go", kind)
+		t.Fatalf("KELVIN_TEST_BACKENDS: %q, want xla:cuda, xla:cpu or go", kind)
 	}
 	b, err := open()
 	if err != nil {

@@ -1,0 +1,98 @@
+package internal_test
+
+import (
+	"encoding/json"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
+)
+
+const module = "github.com/kelvin-ebm/kelvin/"
+
+type listed struct {
+	ImportPath string
+	Imports    []string
+	Module     *struct{ Path string }
+	Standard   bool
+}
+
+// layers, from the top: a package imports only packages of layers below its own, or those that allowed draws.
+var layers = [][]string{
+	{"cmd/coordinator", "cmd/replica"},
+	{"pkg/local"},
+	{"pkg/plots", "pkg/runlog", "pkg/experiment"},
+	{"pkg/engine"},
+	{"pkg/losses", "pkg/samplers", "pkg/checkpoint"},
+	{"pkg/models", "pkg/datasets", "pkg/backend"},
+	{"pkg/tempering", "pkg/buffer", "pkg/diagnostics", "pkg/schedules"},
+	{"pkg/internal/atomicfile", "pkg/internal/rng"},
+}
+
+// only says which packages alone may import a third-party module (or one of its packages).
+var only = map[string][]string{
+	"github.com/gomlx/gomlx/pkg/core/graph": {"pkg/backend", "pkg/models", "pkg/losses", "pkg/samplers", "pkg/engine"},
+	"github.com/gomlx/gomlx/backends":       {"pkg/backend"},
+	"github.com/gomlx/go-xla":               {"pkg/backend"},
+	"github.com/spf13/cobra":                {"cmd/coordinator", "cmd/replica"},
+	"github.com/goccy/go-yaml":              {"pkg/experiment"},
+	"github.com/sbinet/npyio":               {"pkg/datasets"},
+	"gonum.org/v1/plot":                     {"pkg/plots"},
+	"github.com/vbauerster/mpb":             {"pkg/runlog", "pkg/backend"},
+}
+
+// pure packages import the standard library, gonum and the counter-based generator, nothing else.
+var pure = []string{"pkg/tempering", "pkg/buffer", "pkg/diagnostics", "pkg/schedules", "pkg/internal/rng"}
+
+// TestImportRules checks the arrows between packages and who may import which library. Test files are free.
+func TestImportRules(t *testing.T) {
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Standard", "./cmd/...", "./pkg/...")
+	cmd.Dir = testutil.Root()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	layerOf := map[string]int{}
+	for i, layer := range layers {
+		for _, p := range layer {
+			layerOf[p] = i
+		}
+	}
+	dec := json.NewDecoder(strings.NewReader(string(out)))
+	for {
+		var p listed
+		if err := dec.Decode(&p); err == io.EOF {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if name == "pkg/internal/testutil" || name == "pkg/internal" || strings.HasPrefix(name, "examples/") {
+			continue
+		}
+		here, known := layerOf[name]
+		if !known {
+			t.Errorf("%s has no place in the layers of this test: give it one", name)
+			continue
+		}
+		for _, imp := range p.Imports {
+			if rest, ok := strings.CutPrefix(imp, module); ok {
+				if layerOf[rest] <= here {
+					t.Errorf("%s imports %s, which is on its own layer or above", name, rest)
+				}
+				continue
+			}
+			for library, users := range only {
+				if (imp == library || strings.HasPrefix(imp, library+"/")) && !slices.Contains(users, name) {
+					t.Errorf("%s imports %s, which belongs to %s alone", name, imp, strings.Join(users, ", "))
+				}
+			}
+			if slices.Contains(pure, name) && strings.Contains(strings.SplitN(imp, "/", 2)[0], ".") && !strings.HasPrefix(imp, "gonum.org/v1/gonum") {
+				t.Errorf("%s imports %s: it may use the standard library and gonum only", name, imp)
+			}
+		}
+	}
+}
