@@ -3,7 +3,6 @@ package local
 import (
 	"bytes"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
@@ -35,23 +34,12 @@ func (p *Parts) LandscapeFigure(t *engine.Trainer) (*plots.Figure, error) {
 	if grid.Values, err = energies(t)(grid.Points()); err != nil {
 		return nil, err
 	}
+	density, err := grid.Density()
+	if err != nil {
+		return nil, err
+	}
 	title, subtitle := p.title("model density", t.Step())
-	return plots.Landscape(densityOf(grid), plots.LandscapeOptions{Title: title, Subtitle: subtitle + ", with training data", Quantity: plots.Density, Points: firstPoints(p.Data.Rows, 2)})
-}
-
-// densityOf turns energies into a density whose sum over the box is one.
-func densityOf(g plots.Grid) plots.Grid {
-	low := slices.Min(g.Values)
-	sum := 0.0
-	for i, e := range g.Values {
-		g.Values[i] = math.Exp(low - e)
-		sum += g.Values[i]
-	}
-	cell := (g.X1 - g.X0) / float64(g.NX-1) * (g.Y1 - g.Y0) / float64(g.NY-1)
-	for i := range g.Values {
-		g.Values[i] /= sum * cell
-	}
-	return g
+	return plots.Landscape(density, plots.LandscapeOptions{Title: title, Subtitle: subtitle + ", with training data", Quantity: plots.Density, Points: firstPoints(p.Data.Rows, 2)})
 }
 
 // SamplesFigure sets model samples against the data: side by side in two dimensions, as images where a row is one.
@@ -127,7 +115,11 @@ func FormingGIF(dir, name string) ([]byte, error) {
 	frames := make([]plots.Frame, len(kept))
 	for i, l := range kept {
 		g := plots.Grid{X0: l.X0, X1: l.X1, Y0: l.Y0, Y1: l.Y1, NX: l.N, NY: l.N, Values: l.Energy}
-		frames[i] = plots.Frame{Grid: densityOf(g), Samples: l.Points, Label: fmt.Sprintf("step %d", l.Step)}
+		density, err := g.Density()
+		if err != nil {
+			return nil, fmt.Errorf("frame of step %d: %w", l.Step, err)
+		}
+		frames[i] = plots.Frame{Grid: density, Samples: l.Points, Label: fmt.Sprintf("step %d", l.Step)}
 	}
 	var out bytes.Buffer
 	if err := plots.FormingGIF(&out, frames, plots.FormingOptions{Title: name}); err != nil {

@@ -46,6 +46,8 @@ type Options struct {
 
 	// Network is an energy of the caller's own, trained in place of the model section's.
 	Network models.Energy
+
+	afterStep func(step int) // tests interrupt a run here
 }
 
 // Summary is what a run ended with.
@@ -269,6 +271,9 @@ func (r *run) loop(ctx context.Context) error {
 				return fmt.Errorf("%w; the last good cut is %s", err, r.folder.path(cutsFolder, fmt.Sprintf("%08d", r.lastCut)))
 			}
 			return err
+		}
+		if r.opts.afterStep != nil {
+			r.opts.afterStep(report.Step)
 		}
 		stats := r.trainer.Stats()
 		accept := acceptance(stats)

@@ -342,11 +342,11 @@ func TestSampleSheetShowsPixels(t *testing.T) {
 	}{
 		{5, 5, 0}, {15, 5, 255}, {5, 15, 128}, {15, 15, 64}, // first image
 		{29, 5, 0}, {39, 5, 255}, // second: clipped values
-		{22, 5, 255},   // the gap is paper
-		{15, 39, 255},  // third, second row
-		{39, 39, 255},  // no fourth
-		{9, 5, 0},      // sharp: the last column of black
-		{10, 5, 255},   // and the first of white
+		{22, 5, 255},  // the gap is paper
+		{15, 39, 255}, // third, second row
+		{39, 39, 255}, // no fourth
+		{9, 5, 0},     // sharp: the last column of black
+		{10, 5, 255},  // and the first of white
 	} {
 		if got := color.GrayModel.Convert(img.At(x0+tc.x, y0+tc.y)).(color.Gray).Y; got != tc.want {
 			t.Errorf("pixel (%d, %d) is %d, want %d", tc.x, tc.y, got, tc.want)

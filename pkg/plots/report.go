@@ -44,13 +44,13 @@ type ReportFigure struct {
 	Wide    bool // over the whole width; else two stand side by side
 }
 
-// Table is a table of two or three columns.
+// Table is a table of keys and values.
 type Table struct {
 	Title string
 	Rows  []Row
 }
 
-// Row is a row of a table; Note may be empty.
+// Row is a row of a table; Note stands behind the value, fainter, and may be empty.
 type Row struct{ Key, Value, Note string }
 
 //go:embed report.html

@@ -3,11 +3,13 @@ package runlog
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
 )
 
 // SGR sequences of the bar, readable on dark and light grounds. The words have none: mpb would count them as columns.
@@ -19,7 +21,7 @@ const (
 
 // bar is a line that is redrawn at the bottom of the terminal:
 //
-//	two-moons  42% ━━━━━━━━━━━━━━━╸          4032/9600  212/s  26s left  loss 0.1234  swap 0.41 min 0.62 mean
+//	two-moons   42% ━━━━━━━━━━╸────────── 4032/9600  212/s  26s left  loss 0.1234  swap 0.41 min 0.62 mean
 type bar struct {
 	w        io.Writer
 	progress *mpb.Progress
@@ -41,7 +43,7 @@ func newBar(w io.Writer, o ProgressOptions) *bar {
 		o.Width = 80
 	}
 	b := &bar{w: w, o: o, pace: newPace(o)}
-	b.progress = mpb.New(mpb.WithOutput(w), mpb.WithWidth(o.Width), mpb.ForceTTY(), mpb.WithAutoRefresh())
+	b.progress = mpb.New(mpb.WithOutput(sized(w)), mpb.WithWidth(o.Width), mpb.ForceTTY(), mpb.WithAutoRefresh())
 	style := mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("╸").Padding("─").
 		FillerMeta(b.paint(sgrFill)).TipMeta(b.paint(sgrFill)).PaddingMeta(b.paint(sgrFaint))
 	// The bar takes what the words leave. On a narrow terminal words go first: the width decides which, in right.
@@ -55,6 +57,19 @@ func newBar(w io.Writer, o ProgressOptions) *bar {
 	return b
 }
 
+// sized hides from mpb that w is a terminal when the terminal does not know its size, as in some containers: mpb would
+// find no room for the bar.
+func sized(w io.Writer) io.Writer {
+	f, ok := w.(*os.File)
+	if !ok {
+		return w
+	}
+	if width, height, err := term.GetSize(int(f.Fd())); err == nil && width > 0 && height > 0 {
+		return w
+	}
+	return struct{ io.Writer }{w}
+}
+
 func (b *bar) paint(sgr string) func(string) string {
 	return func(s string) string {
 		if !b.o.Color || s == "" {
@@ -65,11 +80,11 @@ func (b *bar) paint(sgr string) func(string) string {
 }
 
 // minBar is the width below which the bar itself is worth less than the words beside it.
-const minBar = 12
+const minBar = 8
 
 func (b *bar) left(s decor.Statistics) string {
 	percent := fmt.Sprintf("%3d%%", 100*s.Current/max(s.Total, 1))
-	if b.o.Name == "" || len([]rune(b.o.Name))+len(percent)+2+minBar > s.AvailableWidth {
+	if b.o.Name == "" || s.AvailableWidth < 90+len([]rune(b.o.Name)) { // the numbers are worth more
 		return percent
 	}
 	return b.o.Name + "  " + percent
@@ -95,7 +110,10 @@ func (b *bar) right(s decor.Statistics) string {
 		if i > 0 {
 			part = "  " + part
 		}
-		if len([]rune(line))+len([]rune(part)) > room {
+		if len([]rune(line+part)) > room {
+			part, _, _ = strings.Cut(part, " min ") // of the swap acceptance only the least
+		}
+		if len([]rune(line+part)) > room {
 			break
 		}
 		line += part

@@ -172,6 +172,9 @@ func TestANarrowBarLeavesWordsOut(t *testing.T) {
 		if n := len([]rune(last)); n > width || !strings.Contains(last, "50%") {
 			t.Errorf("width %d: %d columns: %q", width, n, last)
 		}
+		if width >= 80 && !strings.Contains(last, "4800/9600  200/s  loss 0.4038  swap 0.40") {
+			t.Errorf("width %d: %q", width, last)
+		}
 	}
 }
 
@@ -184,6 +187,25 @@ func TestABarEndsWhereARunWasInterrupted(t *testing.T) {
 	p.Done("again")
 	lines := screen(t, out.String())
 	if len(lines) != 2 || !strings.Contains(lines[0], " 60%") || lines[1] != "interrupted: go on with --resume" {
+		t.Errorf("%q", lines)
+	}
+}
+
+// A file stands for a terminal of unknown size.
+func TestABarIsDrawnWithoutATerminalSize(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "terminal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	p := NewProgress(f, ProgressOptions{Total: 10, Terminal: true, Width: 60})
+	p.Update(5, Status{Loss: 1})
+	p.Done("")
+	data, err := os.ReadFile(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lines := screen(t, string(data)); len(lines) != 1 || !strings.Contains(lines[0], "50% ━━━") {
 		t.Errorf("%q", lines)
 	}
 }

@@ -1,0 +1,340 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/datasets"
+	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/runlog"
+)
+
+// small is an experiment that trains in a moment. A test set of a few rows keeps the quadrature short.
+const small = `
+name: small
+seed: 3
+data: {dataset: two_moons, samples: 300, noise: 0.1, test_samples: 200}
+model: {kind: mlp, hidden: [8]}
+sampler: {kind: mala, steps: 2, step_size: 0.01}
+tempering: {rungs: 3, chains: 16}
+optimizer: {kind: adam, lr: 0.01}
+train: {steps: 30, batch: 16, cut_every: 0, log_every: 5, frames: 3}
+evaluate: {samples: 64, scans: 4, projections: 8}
+backend: {kind: KIND}
+`
+
+func parse(t *testing.T, kind, text string, sets ...string) *experiment.Config {
+	t.Helper()
+	c, err := experiment.Parse(filepath.Join(t.TempDir(), "test.yaml"), []byte(strings.ReplaceAll(text, "KIND", kind)), sets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// interruptAt cancels a context after a step, as Ctrl-C does.
+func interruptAt(step int, cancel context.CancelFunc) func(int) {
+	return func(now int) {
+		if now == step {
+			cancel()
+		}
+	}
+}
+
+func kinds() []string { return []string{backend.CPU, backend.Go} }
+
+func options(out string) Options { return Options{Out: out, Backend: backend.Options{NoInstall: true}} }
+
+// A run that is interrupted, also twice, ends with the same digest, parameters and metrics as one that is not.
+func TestResumeGoesOnBitForBit(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		sets []string
+	}{
+		{"tempered, linear path", nil},
+		{"tempered, power path, two scans, sgd with momentum", []string{"tempering.path=power", "tempering.beta_min=0.2", "tempering.scans=2", "optimizer={kind: sgd, lr: 1e-3, momentum: 0.9}"}},
+		{"tempered, larger buffer, averaged parameters", []string{"buffer.size=40", "optimizer.ema=0.9", "buffer.reinit=0.1"}},
+		{"persistent", []string{"loss.kind=persistent_cd", "tempering.rungs=1", "buffer.size=50", "loss.data_noise=0.01"}},
+		{"the original's ring", []string{"loss={kind: persistent_cd, compat: torchebm}", "tempering.rungs=1", "buffer.size=50", "sampler={kind: langevin, steps: 3, step_size: {kind: cosine, start: 0.1, end: 0.01, steps: 3}}"}},
+		{"from the data", []string{"loss.kind=contrastive_divergence", "tempering.rungs=1"}},
+	} {
+		for _, kind := range kinds() {
+			t.Run(tc.name+" on "+kind, func(t *testing.T) {
+				cfg := parse(t, kind, small, tc.sets...)
+				whole := filepath.Join(t.TempDir(), "whole")
+				want, err := Train(t.Context(), cfg, options(whole))
+				if err != nil {
+					t.Fatal(err)
+				}
+				parts := filepath.Join(t.TempDir(), "parts")
+				opts := options(parts)
+				for _, at := range []int{7, 20} {
+					ctx, cancel := context.WithCancel(t.Context())
+					opts.afterStep = interruptAt(at, cancel)
+					if _, err := Train(ctx, cfg, opts); !errors.Is(err, ErrInterrupted) {
+						t.Fatalf("interrupted at step %d: %v", at, err)
+					}
+					opts.Resume = true
+				}
+				opts.afterStep = nil
+				got, err := Train(t.Context(), cfg, opts)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.Digest != want.Digest || got.Digest == "" {
+					t.Errorf("digest %s, want %s", got.Digest, want.Digest)
+				}
+				a, b := read(t, whole, paramsFile), read(t, parts, paramsFile)
+				if !bytes.Equal(a, b) {
+					t.Error("the parameters differ")
+				}
+				if a, b := metrics(t, whole), metrics(t, parts); a != b {
+					t.Errorf("metrics differ:\n%s\nagainst, resumed,\n%s", a, b)
+				}
+				if a, b := read(t, whole, samplesFile), read(t, parts, samplesFile); !bytes.Equal(a, b) {
+					t.Error("the samples differ")
+				}
+			})
+		}
+	}
+}
+
+func read(t *testing.T, dir, name string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// metrics are the records of a run without what depends on the clock.
+func metrics(t *testing.T, dir string) string {
+	t.Helper()
+	records, err := runlog.ReadMetrics(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, r := range records {
+		fmt.Fprintf(&b, "%d", r.Step)
+		for _, v := range r.Values {
+			if v.Key != "steps_per_second" {
+				fmt.Fprintf(&b, " %s %v %v", v.Key, v.Number, v.List)
+			}
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+func TestRunFolderHoldsEverything(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "a", "b")
+	cfg := parse(t, backend.Go, small)
+	s, err := Train(t.Context(), cfg, options(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{experimentFile, "run.json", "metrics.jsonl", "params.safetensors", "samples.npz", "evaluation.json", "report.html",
+		"landscape.png", "landscape.gif", "samples.png", "curves.png", "cuts/00000030/manifest.json"} {
+		if info, err := os.Stat(filepath.Join(out, name)); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if ev := s.Evaluation; ev.NLL == nil || !(*ev.NLL > 0.2 && *ev.NLL < 5) || ev.Entropy == nil || ev.MMD2 == nil {
+		t.Errorf("evaluation %+v", ev)
+	}
+	// The resolved experiment of the folder builds the same run.
+	again, err := LoadExperiment(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := Train(t.Context(), again, options(filepath.Join(t.TempDir(), "again")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other.Digest != s.Digest {
+		t.Errorf("digest %s from the resolved experiment, want %s", other.Digest, s.Digest)
+	}
+	run, err := OpenRun(t.Context(), out, "", backend.Options{NoInstall: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer run.Close()
+	ev, err := run.Evaluate(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *ev.NLL != *s.Evaluation.NLL || *ev.MMD2 != *s.Evaluation.MMD2 {
+		t.Errorf("evaluated again: NLL %v, MMD² %v, want %v and %v", *ev.NLL, *ev.MMD2, *s.Evaluation.NLL, *s.Evaluation.MMD2)
+	}
+}
+
+// leftovers lists what is in a folder; nothing where there is no folder.
+func leftovers(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func TestBadInputLeavesNothingBehind(t *testing.T) {
+	npy := func(t *testing.T, rows [][]float64) string {
+		path := filepath.Join(t.TempDir(), "rows.npz")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		var flat []float64
+		for _, r := range rows {
+			flat = append(flat, r...)
+		}
+		if err := datasets.WriteNPZ(f, []datasets.Array{{Name: "x", Shape: []int{len(rows), len(rows[0])}, Data: flat}}); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	base := t.TempDir()
+	aFile := filepath.Join(base, "file")
+	if err := os.WriteFile(aFile, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	full := filepath.Join(base, "full")
+	if err := os.MkdirAll(filepath.Join(full, "something"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		sets []string
+		out  string
+		want string
+	}{
+		{"nan in the data", []string{"data={dataset: npz, path: " + npy(t, [][]float64{{1, 2}, {3, math.NaN()}, {5, 6}, {7, 8}, {9, 1}}) + "}"}, "run", "row 1, column 1"},
+		{"dimension of the model", []string{"model={kind: mlp, hidden: [8], dim: 3}"}, "run", "3"},
+		{"model without parameters", []string{"model={kind: double_well}"}, "run", "no parameters"},
+		{"missing data", []string{"data={dataset: npz, path: nowhere.npz}"}, "run", "nowhere.npz"},
+		{"folder under a file", nil, "file/run", "file"},
+		{"folder that holds something else", nil, "full", "not empty"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before := leftovers(t, base)
+			_, err := Train(t.Context(), parse(t, backend.Go, small, tc.sets...), options(filepath.Join(base, tc.out)))
+			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("error %v, want one line with %q", err, tc.want)
+			}
+			if after := leftovers(t, base); fmt.Sprint(after) != fmt.Sprint(before) {
+				t.Errorf("left behind: %v, before %v", after, before)
+			}
+		})
+	}
+}
+
+func TestExistingRunIsNotOverwritten(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "run")
+	cfg := parse(t, backend.Go, small)
+	if _, err := Train(t.Context(), cfg, options(out)); err != nil {
+		t.Fatal(err)
+	}
+	before := read(t, out, "run.json")
+	if _, err := Train(t.Context(), cfg, options(out)); err == nil || !strings.Contains(err.Error(), "--resume") {
+		t.Errorf("second run: %v, want an error that names --resume", err)
+	}
+	if !bytes.Equal(before, read(t, out, "run.json")) {
+		t.Error("the refused run changed run.json")
+	}
+	opts := options(out)
+	opts.Resume = true
+	if _, err := Train(t.Context(), parse(t, backend.Go, small, "seed=4"), opts); err == nil || !strings.Contains(err.Error(), "seed: 3") {
+		t.Errorf("resumed with another seed: %v, want an error that shows the line", err)
+	}
+}
+
+func TestTruncatedCutFallsBackToTheOneBefore(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "run")
+	cfg := parse(t, backend.Go, small)
+	want, err := Train(t.Context(), cfg, options(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	victim := filepath.Join(out, "cuts", "00000030", "chains.safetensors")
+	raw, err := os.ReadFile(victim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(victim, raw[:len(raw)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	opts := options(out)
+	opts.Resume, opts.Progress = true, &said
+	got, err := Train(t.Context(), cfg, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(said.String(), "truncated") || !strings.Contains(said.String(), "resumed at step 0") {
+		t.Errorf("said %q, want what was skipped and where it went on", said.String())
+	}
+	if got.Digest != want.Digest {
+		t.Errorf("digest %s, want %s", got.Digest, want.Digest)
+	}
+}
+
+func TestNonFiniteLossNamesStepPlaceAndLastCut(t *testing.T) {
+	for _, kind := range kinds() {
+		t.Run(kind, func(t *testing.T) {
+			out := filepath.Join(t.TempDir(), "run")
+			// A Langevin chain with this step size on a network of this size leaves for infinity.
+			cfg := parse(t, kind, small, "loss.kind=persistent_cd", "tempering.rungs=1", "model.base=gaussian", "sampler={kind: langevin, steps: 10, step_size: 1e4}", "buffer.reinit=0")
+			_, err := Train(t.Context(), cfg, options(out))
+			if err == nil || !strings.Contains(err.Error(), "step ") || !strings.Contains(err.Error(), "mean energy of the negatives (chain ") || !strings.Contains(err.Error(), filepath.Join(out, "cuts", "00000000")) {
+				t.Errorf("error %v, want the step, the chain and the last good cut", err)
+			}
+			if _, err := os.Stat(filepath.Join(out, "cuts", "00000000", "manifest.json")); err != nil {
+				t.Errorf("the last good cut: %v", err)
+			}
+		})
+	}
+}
+
+// The compat mode has the original's buffer: 0.01·N(0, I) at first, and its chains move.
+func TestOriginalsBufferStartsNearTheOrigin(t *testing.T) {
+	cfg := parse(t, backend.Go, small, "loss={kind: persistent_cd, compat: torchebm}", "tempering.rungs=1", "buffer.size=50", "buffer.warmup=0",
+		"sampler={kind: langevin, steps: 1, step_size: 1e-6}")
+	p, err := Build(cfg, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, tr, err := p.Open(t.Context(), backend.Options{NoInstall: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	defer tr.Close()
+	if err := tr.Start(); err != nil {
+		t.Fatal(err)
+	}
+	chains, err := tr.TargetChains()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, v := range chains {
+		if math.Abs(float64(v)) > 0.1 {
+			t.Fatalf("chain %d starts at %g, want about 0.01", i/2, v)
+		}
+	}
+}
