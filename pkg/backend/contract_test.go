@@ -207,11 +207,13 @@ func evaluate(t *testing.T, b *backend.Backend, dtype dtypes.DType, m model, val
 	return out
 }
 
-// Contracted and plain compilations of the same function differ by rounding alone: in float32 by 1e-5 of the largest
-// value, in float64 by much less, which shows that it is rounding. XLA takes half a second a graph, so it gets fewer, with
+// Contracted and plain compilations of the same function differ by rounding alone: in float64 by 1e-12 of the largest
+// value, which shows that it is rounding, and in float32 by 1e-5, except where the plain one is itself further than that
+// from the true value (a third derivative can lose all its digits). XLA takes half a second a graph, so it gets fewer, with
 // the three orders and the types taken in turns.
 func TestContractedGradientsEqualThePlainOnes(t *testing.T) {
 	tolerance := map[dtypes.DType]float64{dtypes.Float32: 1e-5, dtypes.Float64: 1e-12}
+	goBackend := testutil.Backend(t, backend.Go)
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
 		r := rand.New(rand.NewPCG(7, 11))
 		kinds := []func(*rand.Rand) model{randomMLP, randomEinsum, attention, written}
@@ -233,16 +235,21 @@ func TestContractedGradientsEqualThePlainOnes(t *testing.T) {
 			}
 			got := evaluate(t, b, dtype, m, values, gradients(m, order))
 			want := evaluate(t, backend.Plain(b), dtype, m, values, gradients(m, order))
-			largest := 1e-3
-			for j := range want {
-				for _, v := range want[j] {
-					largest = max(largest, math.Abs(v))
-				}
+			largest, rounding := 1e-3, 0.0
+			truth := want
+			if dtype == dtypes.Float32 {
+				truth = evaluate(t, backend.Plain(goBackend), dtypes.Float64, m, values, gradients(m, order))
 			}
 			for j := range want {
+				for k, v := range want[j] {
+					largest, rounding = max(largest, math.Abs(v)), max(rounding, math.Abs(v-truth[j][k]))
+				}
+			}
+			allowed := max(tolerance[dtype]*largest, 4*rounding)
+			for j := range want {
 				for k := range want[j] {
-					if d := math.Abs(got[j][k] - want[j][k]); !(d <= tolerance[dtype]*largest) {
-						t.Errorf("%s, order %d, %s: output %d element %d: got %.9g, want %.9g (largest %g)", m.name, order, dtype, j, k, got[j][k], want[j][k], largest)
+					if d := math.Abs(got[j][k] - want[j][k]); !(d <= allowed) {
+						t.Errorf("%s, order %d, %s: output %d element %d: got %.9g, want %.9g (allowed %g, largest %g)", m.name, order, dtype, j, k, got[j][k], want[j][k], allowed, largest)
 						break
 					}
 				}

@@ -108,7 +108,7 @@ func (s Spec) kernel(scale *Node) samplers.Kernel {
 	if s.Sampler.Kind == "mala" {
 		return samplers.MALA{}
 	}
-	k := samplers.Langevin{Scale: scale}
+	k := samplers.Langevin{Scale: scale, Heun: s.Sampler.Integrator == "heun"}
 	if len(s.Sampler.Clamp) == 2 {
 		k.Clamp = &[2]float64{s.Sampler.Clamp[0], s.Sampler.Clamp[1]}
 	}

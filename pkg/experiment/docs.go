@@ -50,6 +50,7 @@ func docs() map[string]keyDoc {
 		"sampler.steps":       {text: "chain steps a scan", min: 1},
 		"sampler.step_size":   {text: "ε of the target rung in x ← x − ε∇E + √(2ε)z, a number or a schedule over training steps; hotter rungs take longer steps"},
 		"sampler.noise_scale": {text: "factor of the noise, a number or a schedule; its square is a temperature (langevin only)"},
+		"sampler.integrator":  {text: "how a langevin step follows ∇E; heun takes the mean of two gradients", oneOf: samplers.Integrators},
 		"sampler.clamp":       {text: "[lo, hi]: keep every coordinate in there (langevin only; it changes the law that is sampled)"},
 
 		"tempering":                 {text: "the ladder of inverse temperatures β, from the reference at rung 0 to the model at β = 1"},

@@ -79,8 +79,8 @@ func TestFaults(t *testing.T) {
 		{"a list for a number", minimal + "optimizer: {clip_norm: [1]}\n", nil, []string{"f.yaml:3:13: optimizer.clip_norm: a list, want a number"}},
 		{"a number for a list", minimal + "model: {hidden: 64}\n", nil, []string{"f.yaml:3:9: model.hidden: the number 64, want a list of whole numbers such as [64, 64]"}},
 		{"text in a list", minimal + "model: {hidden: [64, x]}\n", nil, []string{`f.yaml:3:22: model.hidden[1]: the text "x", want a whole number`}},
-		{"a list for a section", minimal + "sampler: [mala]\n", nil, []string{"f.yaml:3:1: sampler: a list, want a section with the keys kind, steps, step_size, noise_scale, clamp"}},
-		{"a word for a section", minimal + "sampler: mala\n", nil, []string{`f.yaml:3:1: sampler: the text "mala", want a section with the keys kind, steps, step_size, noise_scale, clamp`}},
+		{"a list for a section", minimal + "sampler: [mala]\n", nil, []string{"f.yaml:3:1: sampler: a list, want a section with the keys kind, steps, step_size, noise_scale, integrator, clamp"}},
+		{"a word for a section", minimal + "sampler: mala\n", nil, []string{`f.yaml:3:1: sampler: the text "mala", want a section with the keys kind, steps, step_size, noise_scale, integrator, clamp`}},
 		{"no value", minimal + "sampler: {steps: }\n", nil, []string{"f.yaml:3:11: sampler.steps: no value, want a whole number, or leave the key out for its default"}},
 		{"no value for a schedule", minimal + "sampler:\n  step_size:\n", nil, []string{"f.yaml:4:3: sampler.step_size: no value, want a number or a schedule, or leave the key out for its default"}},
 
@@ -148,7 +148,7 @@ func TestFaults(t *testing.T) {
 		{"a key inside a list", minimal + "model: {hidden: [64, 64]}\n", []string{"model.hidden.0=32"}, []string{
 			"--set model.hidden.0=32: `model.hidden` is a list, want the whole of it: --set 'model.hidden=[…]'"}},
 		{"a flag below a fault of the file", minimal + "sampler: 3\n", []string{"sampler.steps=3"}, []string{
-			"f.yaml:3:1: sampler: the number 3, want a section with the keys kind, steps, step_size, noise_scale, clamp",
+			"f.yaml:3:1: sampler: the number 3, want a section with the keys kind, steps, step_size, noise_scale, integrator, clamp",
 			"--set sampler.steps=3: `sampler` is the number 3 in f.yaml:3:1 and has no `steps`, want the whole of it: --set 'sampler={steps: 3, …}'"}},
 		{"the last flag wins, and is blamed", minimal, []string{"sampler.steps=3", "sampler.steps=0"}, []string{"--set sampler.steps=0: sampler.steps: 0, want at least 1"}},
 	} {

@@ -82,6 +82,7 @@ func (c *Config) Resolve() {
 	fill(c, "sampler.steps", &c.Sampler.Steps, 5)
 	fill(c, "sampler.step_size", &c.Sampler.StepSize, schedules.Constant(0.005))
 	fill(c, "sampler.noise_scale", &c.Sampler.NoiseScale, schedules.Constant(1))
+	fill(c, "sampler.integrator", &c.Sampler.Integrator, "euler_maruyama")
 	fill(c, "sampler.clamp", &c.Sampler.Clamp, nil)
 
 	if c.Loss.Kind != plainCD {

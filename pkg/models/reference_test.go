@@ -25,32 +25,8 @@ func fromReference(t *testing.T, c testutil.Case) models.Energy {
 	if !ok {
 		t.Fatalf("no energy for component %s", c.Component)
 	}
-	params := map[string]any{}
-	for key, v := range c.Params {
-		switch key {
-		case "barrier_height":
-			params["h"] = v
-		case "sizes":
-			sizes := v.([]any)
-			params["hidden"] = sizes[1 : len(sizes)-1]
-		default:
-			params[key] = v
-		}
-	}
-	if kind == "gaussian" {
-		params["mean"] = c.Inputs["mean"].Data
-		var rows [][]float64
-		for i := range c.Inputs["cov"].Shape[0] {
-			rows = append(rows, c.Inputs["cov"].Slice(i).Data)
-		}
-		params["cov"] = rows
-	}
 	x := c.Inputs["x"]
-	e, err := models.New(kind, x.Shape[len(x.Shape)-1], params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
+	return testutil.NewEnergy(t, kind, x.Shape[len(x.Shape)-1], c.Params, c.Inputs)
 }
 
 func TestReference(t *testing.T) {
@@ -59,14 +35,7 @@ func TestReference(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.Name, func(t *testing.T) {
 				e := fromReference(t, c)
-				in := []testutil.Tensor{c.Inputs["x"]}
-				for _, p := range e.Params() {
-					w, ok := c.Inputs[p.Name]
-					if !ok || !slices.Equal(w.Shape, p.Shape) {
-						t.Fatalf("%s has shape %v in the case, %v in the model", p.Name, w.Shape, p.Shape)
-					}
-					in = append(in, w)
-				}
+				in := append([]testutil.Tensor{c.Inputs["x"]}, testutil.WeightsOf(t, e, c.Inputs)...)
 				names := []string{"energy", "gradient"}
 				for _, p := range e.Params() {
 					names = append(names, "mean.grad."+p.Name)

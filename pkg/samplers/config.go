@@ -19,12 +19,17 @@ type Config struct {
 	StepSize schedules.Config `yaml:"step_size"`
 	// NoiseScale is s in x ← x − ε∇E + s√(2ε)z (langevin only); s² is the temperature.
 	NoiseScale schedules.Config `yaml:"noise_scale"`
+	// Integrator says how a step follows the drift (langevin only): one of Integrators; empty is euler_maruyama.
+	Integrator string `yaml:"integrator"`
 	// Clamp keeps every coordinate in [lo, hi] (langevin only; it changes the stationary law). Empty: no clamp.
 	Clamp []float64 `yaml:"clamp"`
 }
 
-// Kinds are the names that Config.Kind knows.
-var Kinds = []string{"mala", "langevin"}
+// Kinds are the names that Config.Kind knows; Integrators those of Config.Integrator.
+var (
+	Kinds       = []string{"mala", "langevin"}
+	Integrators = []string{"euler_maruyama", "heun"}
+)
 
 // Validate reports every fault of the section, each by its key.
 func (c Config) Validate() error {
@@ -43,6 +48,11 @@ func (c Config) Validate() error {
 	}
 	if c.Kind == "mala" && !c.NoiseScale.IsConstant(1) {
 		errs = append(errs, errors.New("noise_scale: mala draws its noise at temperature 1, want kind: langevin or no noise_scale"))
+	}
+	if c.Integrator != "" && !slices.Contains(Integrators, c.Integrator) {
+		errs = append(errs, fmt.Errorf("integrator: %q, want one of %s", c.Integrator, strings.Join(Integrators, ", ")))
+	} else if c.Kind == "mala" && c.Integrator == "heun" {
+		errs = append(errs, errors.New("integrator: mala's proposal is one Euler–Maruyama step, want kind: langevin or no integrator"))
 	}
 	if len(c.Clamp) != 0 {
 		if len(c.Clamp) != 2 || !(c.Clamp[0] < c.Clamp[1]) {

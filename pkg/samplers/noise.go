@@ -29,6 +29,11 @@ type Source struct {
 // NewSource draws the uniform numbers of a call: total is the sum of NormalCount and of the plain uniforms.
 func NewSource(key *Node, dtype dtypes.DType, total int) *Source {
 	_, u := RandomUniform(key, shapes.Make(dtype, total))
+	return sourceOf(u)
+}
+
+// sourceOf hands out given uniforms [total] in [0, 1).
+func sourceOf(u *Node) *Source {
 	// A uniform of exactly zero would give an infinite normal, and XLA flushes denormals: keep it above 2^-33.
 	return &Source{uniforms: MaxScalar(u, 0x1p-33)}
 }

@@ -3,9 +3,10 @@
 //
 //	target := samplers.Target{Beta: beta, Path: samplers.Power(energy)}
 //	kernel := samplers.MALA{}
-//	p := target.At(x)                                   // x: [rows, dim]
-//	for m := range steps {
-//		p, info = kernel.Step(target, p, eps, noise.At(m))
+//	source := samplers.NewSource(key, x.DType(), steps*samplers.StepCount(kernel, rows, dim))
+//	p := target.At(x) // x: [rows, dim]
+//	for range steps {
+//		p, info = kernel.Step(target, p, eps, source.Step(kernel, rows, dim))
 //	}
 //
 // Chains are never differentiated through: every state starts a new graph of its own.
@@ -81,6 +82,9 @@ type Kernel interface {
 type Langevin struct {
 	Scale *Node       // s, a scalar; nil = 1. s² is the temperature
 	Clamp *[2]float64 // bounds of every coordinate after each step; nil = none
+	// Heun takes the mean of the gradients at x and at x + ε∇log π_β(x) as the drift, with the same noise, for one gradient
+	// more. It follows the gradient flow to second order; the stationary law is biased all the same.
+	Heun bool
 }
 
 // NeedsUniform is false: every step is taken.
@@ -93,16 +97,22 @@ func (k Langevin) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
 	if k.Scale != nil {
 		noise = Mul(noise, k.Scale)
 	}
-	x := Add(Add(p.X, Mul(column, p.Grad)), noise)
+	drift := p.Grad
+	if k.Heun {
+		drift = MulScalar(Add(drift, t.At(Add(p.X, Mul(column, drift))).Grad), 0.5)
+	}
+	x := Add(Add(p.X, Mul(column, drift)), noise)
+	// Before the clamp, which would make a bound of an infinite coordinate. The energy of a step on the way is not asked
+	// for, so that it costs nothing where nobody reads it.
+	nonFinite := oneWhere(LogicalNot(IsFinite(ReduceSum(x, -1))))
 	if k.Clamp != nil {
 		x = MinScalar(MaxScalar(x, k.Clamp[0]), k.Clamp[1])
 	}
-	// The energy of a step on the way is not asked for, so that it costs nothing where nobody reads it.
-	return t.At(x), Info{NonFinite: oneWhere(LogicalNot(IsFinite(ReduceSum(x, -1))))}
+	return t.At(x), Info{NonFinite: nonFinite}
 }
 
 // MALA is the Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996): the Langevin proposal, accepted with
-// probability min(1, π_β(y)q(x|y) / π_β(x)q(y|x)). A proposal whose log density is not a number is rejected.
+// probability min(1, π_β(y)q(x|y) / π_β(x)q(y|x)). A proposal whose log density is not finite is rejected.
 type MALA struct{}
 
 // NeedsUniform is true.
@@ -118,7 +128,9 @@ func (MALA) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
 	back := Sub(Sub(p.X, q.X), Mul(column, q.Grad))
 	backward := Div(ReduceSum(Square(back), -1), MulScalar(eps, 4))
 	logRatio := Add(Sub(q.LogP, p.LogP), Sub(forward, backward))
-	accept := LessThan(Log(n.U), logRatio) // a NaN compares false: rejected
+	finite := IsFinite(q.LogP)
+	// A NaN compares false. The other test keeps a chain out of a log density of +∞, which it could never leave.
+	accept := LogicalAnd(LessThan(Log(n.U), logRatio), finite)
 	take := ExpandAxes(accept, -1)
 	wide := BroadcastToDims(take, p.X.Shape().Dimensions...)
 	next := Point{
@@ -127,7 +139,7 @@ func (MALA) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
 		LogP: Where(accept, q.LogP, p.LogP),
 		Grad: Where(wide, q.Grad, p.Grad),
 	}
-	return next, Info{Accept: oneWhere(accept), NonFinite: oneWhere(LogicalNot(IsFinite(q.LogP)))}
+	return next, Info{Accept: oneWhere(accept), NonFinite: oneWhere(LogicalNot(finite))}
 }
 
 func oneWhere(condition *Node) *Node { return ConvertDType(condition, dtypeOfInfo) }

@@ -1,0 +1,48 @@
+package samplers_test
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gomlx/gomlx/pkg/core/dtypes"
+	. "github.com/gomlx/gomlx/pkg/core/graph"
+	"github.com/gomlx/gomlx/pkg/core/tensors"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/samplers"
+)
+
+// Two thousand chains on the energy x²/8, that of N(0, 4), all started at 0.
+func ExampleMALA() {
+	const rows, dim, steps = 2000, 1, 50
+	b, err := backend.Open(context.Background(), backend.Config{Kind: backend.Go, Threads: 1}, backend.Options{})
+	if err != nil {
+		panic(err)
+	}
+	inputs := []backend.Input{{Name: "key", Shape: samplers.KeyShape}}
+	chains, err := backend.Compile(b, "chains", inputs, func(in []*Node) []*Node {
+		g := in[0].Graph()
+		kernel := samplers.MALA{}
+		all := func(v float64) *Node { return BroadcastToDims(Scalar(g, dtypes.Float32, v), rows) }
+		source := samplers.NewSource(in[0], dtypes.Float32, steps*samplers.StepCount(kernel, rows, dim))
+		energy := func(x *Node) *Node { return DivScalar(ReduceSum(Square(x), -1), 8) }
+
+		target := samplers.Target{Beta: all(1), Path: samplers.Power(energy)}
+		p := target.At(BroadcastToDims(Scalar(g, dtypes.Float32, 0), rows, dim))
+		var info samplers.Info
+		for range steps {
+			p, info = kernel.Step(target, p, all(2), source.Step(kernel, rows, dim))
+		}
+		return []*Node{ReduceAllMean(Square(p.X)), ReduceAllMean(info.Accept)}
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer chains.Close()
+	out, err := chains.Run(tensors.FromValue([]uint64{1, 2, 3}))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("E x² = %.0f, acceptance %.1f\n", out[0].Value(), out[1].Value())
+	// Output: E x² = 4, acceptance 0.9
+}
