@@ -49,10 +49,11 @@ func (p *Parts) SamplesFigure(samples []float64, step int) (*plots.Figure, error
 	case p.Data.Dim == 2 && len(shape) == 1:
 		return plots.SamplesAgainstData(firstPoints(p.Test.Rows, 2), firstPoints(samples, 2), plots.SamplesOptions{Title: title, Subtitle: subtitle + ", held-out data on the left"})
 	case len(shape) == 2:
-		lo, hi := bounds(p.Data.Rows)
+		raw := p.Data.Raw // pictures are in the file's numbers, whatever scaling the model saw
+		lo, hi := bounds(raw(p.Data.Rows))
 		count := min(64, len(samples)/p.Data.Dim, p.Test.N()) * p.Data.Dim
 		return plots.SampleSheet(plots.SheetOptions{Title: title, Subtitle: subtitle, Height: shape[0], Width: shape[1], Lo: lo, Hi: hi},
-			plots.Sheet{Name: "held-out data", Images: p.Test.Rows[:count]}, plots.Sheet{Name: "model", Images: samples[:count]})
+			plots.Sheet{Name: "held-out data", Images: raw(p.Test.Rows[:count])}, plots.Sheet{Name: "model", Images: raw(samples[:count])})
 	default:
 		return nil, fmt.Errorf("samples: no picture of rows of shape %v, want 2 numbers or an image", shape)
 	}
