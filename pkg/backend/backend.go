@@ -272,8 +272,11 @@ func (b *Backend) Builder(name string) backends.Builder {
 	if b.plain {
 		return inner
 	}
-	if b.kind == Go {
+	switch b.kind {
+	case Go:
 		inner = newGoBuilder(inner)
+	case CPU:
+		inner = &narrowBuilder{inner}
 	}
 	return newContractBuilder(inner, &b.counts)
 }

@@ -135,7 +135,11 @@ func (s *Shard) explored(r *reader, network models.Fn, x *Node, n int, fresh boo
 		default:
 			accepted = Add(accepted, info.Accept)
 		}
-		nonFinite = Add(nonFinite, info.NonFinite)
+		if info.Accept == nil && len(s.spec.Sampler.Clamp) == 0 {
+			nonFinite = info.NonFinite // a chain that left stays away: its last step tells, and the others need no look
+		} else {
+			nonFinite = Add(nonFinite, info.NonFinite)
+		}
 	}
 	xs, vs = append(xs, point.X), append(vs, point.V)
 	if s.spec.Rungs == 1 { // nobody swaps: an unadjusted chain then needs no energies at all

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/gomlx/gomlx/pkg/core/dtypes"
 	. "github.com/gomlx/gomlx/pkg/core/graph"
@@ -35,6 +36,8 @@ type Shard struct {
 	blocks   map[int]*backend.Program // by number of chain steps
 	energies *backend.Program
 	blockLen []int // chain steps of each block of a scan
+
+	cores *cores
 }
 
 // NewShard compiles nothing yet: programs are compiled at their first call, once.
@@ -42,7 +45,7 @@ func NewShard(b *backend.Backend, spec Spec) (*Shard, error) {
 	if err := spec.validate(); err != nil {
 		return nil, fmt.Errorf("engine: shard: %w", err)
 	}
-	s := &Shard{spec: spec, backend: b, params: max(1, models.NumParams(spec.Network)), blocks: map[int]*backend.Program{}}
+	s := &Shard{spec: spec, backend: b, params: max(1, models.NumParams(spec.Network)), blocks: map[int]*backend.Program{}, cores: newCores(b.Confine)}
 	for left := spec.Sampler.Steps; left > 0; left -= maxBlock {
 		s.blockLen = append(s.blockLen, min(left, maxBlock))
 	}
@@ -374,6 +377,7 @@ func (c *call) host(t *tensors.Tensor) {
 
 // run executes p and reads its last output, the packed results.
 func (c *call) run(p *backend.Program) ([]float32, error) {
+	start := time.Now()
 	out, err := p.RunDonating(c.donate, c.in...)
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
@@ -388,6 +392,9 @@ func (c *call) run(p *backend.Program) ([]float32, error) {
 	backend.Release(packed)
 	if err != nil {
 		return nil, fmt.Errorf("engine: read results: %w", err)
+	}
+	if p == c.shard.train || p == c.shard.scan {
+		c.shard.cores.observe(time.Since(start))
 	}
 	return values, nil
 }
