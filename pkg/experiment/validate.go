@@ -54,6 +54,9 @@ func (c *Config) validateLadder() (errs []error) {
 	if c.Loss.Kind == plainCD && t.Chains != c.Train.Batch && t.Chains > 0 && c.Train.Batch > 0 {
 		errs = append(errs, fmt.Errorf("tempering.chains: %d, want train.batch = %d: under loss.kind: %s a chain starts at every row of the batch", t.Chains, c.Train.Batch, plainCD))
 	}
+	if c.Loss.Kind == plainCD && t.Scans > 1 {
+		errs = append(errs, fmt.Errorf("tempering.scans: %d, want 1: under loss.kind: %s every scan starts at the data again; sampler.steps makes it longer", t.Scans, plainCD))
+	}
 	return errs
 }
 
