@@ -48,7 +48,7 @@ func newBenchStepCommand() *cobra.Command {
 		Example: `  coordinator bench step --batch 128 --hidden 64 --steps 10 -o json
   python3 benchmarks/run.py        # the same step in JAX and TorchEBM beside it`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			for _, f := range []struct {
 				flag  string
 				value int
@@ -60,10 +60,19 @@ func newBenchStepCommand() *cobra.Command {
 			if output != "table" && output != "json" {
 				return usageErrorf("-o: %q, want table or json", output)
 			}
+			if err := cfg.Validate(); err != nil {
+				return usageError{err}
+			}
+			opts.Progress = cmd.ErrOrStderr()
 			b, err := backend.Open(cmd.Context(), cfg, opts)
 			if err != nil {
 				return err
 			}
+			defer func() {
+				if closing := b.Close(); err == nil {
+					err = closing
+				}
+			}()
 			bench.Backend, bench.Threads = b.Kind(), cfg.Threads
 			if err := bench.run(b); err != nil {
 				return err

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/kelvin-ebm/kelvin/pkg/local"
 )
 
 // Exit codes, as the distributed specification lists them for the coordinator's commands.
 const (
 	exitFailure   = 1
 	exitUsage     = 2
+	exitNotFound  = 3
+	exitConflict  = 4
 	exitInterrupt = 130
 )
 
@@ -25,8 +29,12 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, local.ErrInterrupted):
 		return exitInterrupt
+	case errors.Is(err, local.ErrNoRun):
+		return exitNotFound
+	case errors.Is(err, local.ErrRunExists):
+		return exitConflict
 	default:
 		return exitFailure
 	}

@@ -60,7 +60,7 @@ mean discrepancy and the sliced Wasserstein distance of samples to the test set,
 
 // openRun opens a run and says which damaged cuts were passed over.
 func openRun(cmd *cobra.Command, dir string, b backendFlags) (*local.Run, error) {
-	run, err := local.OpenRun(cmd.Context(), dir, b.kind, b.options(cmd.ErrOrStderr()))
+	run, err := local.OpenRun(cmd.Context(), dir, local.OpenOptions{Kind: b.kind, Backend: b.options(cmd.ErrOrStderr())})
 	if err != nil {
 		return nil, err
 	}
@@ -110,6 +110,9 @@ func evaluationTable(w io.Writer, ev *local.Evaluation) error {
 		t.AppendRow(table.Row{"restarts", fmt.Sprint(ev.Restarts), "from the reference to the target, while sampling"})
 	}
 	t.AppendRow(table.Row{"explorer acceptance", percentages(ev.ExplorerAccept), ev.Explorer})
+	for _, note := range ev.Notes {
+		t.AppendRow(table.Row{"note", "", short(note, 60)})
+	}
 	return printf(w, "%s\n", t.Render())
 }
 

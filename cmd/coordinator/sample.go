@@ -117,7 +117,11 @@ func sampleEnergy(cmd *cobra.Command, name string, dim int, params []string, out
 	if kind == "" {
 		kind = backend.Auto
 	}
-	b, err := backend.Open(cmd.Context(), backend.Config{Kind: kind, Threads: 2}, flags.options(cmd.ErrOrStderr()))
+	cfg := backend.Config{Kind: kind, Threads: 2}
+	if err := cfg.Validate(); err != nil {
+		return usageErrorf("--backend: %w", err)
+	}
+	b, err := backend.Open(cmd.Context(), cfg, flags.options(cmd.ErrOrStderr()))
 	if err != nil {
 		return err
 	}

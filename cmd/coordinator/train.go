@@ -38,6 +38,9 @@ parameters, samples, figures and report.html. Ctrl-C saves the state; --resume g
 		}
 		if b.kind != "" {
 			cfg.Backend.Kind = b.kind
+			if err := cfg.Backend.Validate(); err != nil {
+				return usageErrorf("--backend: %w", err)
+			}
 		}
 		stderr := cmd.ErrOrStderr()
 		opts.Command = append([]string{"coordinator", "train"}, commandArgs(cmd, args)...)

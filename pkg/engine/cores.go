@@ -44,6 +44,9 @@ func (c *cores) set(one bool) {
 	c.one = one
 }
 
+// release lets the workers use all cores again.
+func (c *cores) release() { c.set(false) }
+
 // observe is told how long a call took.
 func (c *cores) observe(took time.Duration) {
 	switch {

@@ -34,6 +34,14 @@ func (t *Trainer) Cut() (checkpoint.Cut, error) {
 	if err != nil {
 		return checkpoint.Cut{}, err
 	}
+	for _, part := range []struct {
+		name string
+		v    []float32
+	}{{"parameter", st.Theta}, {"coordinate of a chain", st.Live}, {"coordinate in the replay buffer", st.Pool}} {
+		if i := slices.IndexFunc(part.v, notFinite); i >= 0 {
+			return checkpoint.Cut{}, &NonFiniteError{t.step, fmt.Sprintf("%s (number %d)", part.name, i), float64(part.v[i])}
+		}
+	}
 	sp := t.cfg.Spec
 	meta := cutMeta{Seed: sp.Seed, Step: t.step, Scan: t.scan, Rungs: sp.Rungs, Chains: sp.Chains, Pool: sp.Pool, Dim: sp.dim()}
 	live := st.Live

@@ -46,14 +46,19 @@ func NewShard(b *backend.Backend, spec Spec) (*Shard, error) {
 		return nil, fmt.Errorf("engine: shard: %w", err)
 	}
 	s := &Shard{spec: spec, backend: b, params: max(1, models.NumParams(spec.Network)), blocks: map[int]*backend.Program{}, cores: newCores(b.Confine)}
+	// The one before may have left the workers on one core.
+	if _, err := b.Confine(false); err != nil {
+		return nil, fmt.Errorf("engine: shard: %w", err)
+	}
 	for left := spec.Sampler.Steps; left > 0; left -= maxBlock {
 		s.blockLen = append(s.blockLen, min(left, maxBlock))
 	}
 	return s, nil
 }
 
-// Close frees the device memory.
+// Close frees the device memory, and the cores that the shard did not use.
 func (s *Shard) Close() {
+	s.cores.release()
 	backend.Release(s.theta, s.ema, s.live, s.pool, s.beta, s.stepRows, s.stepTable, s.noiseTable)
 	backend.Release(s.moments...)
 	for _, p := range append([]*backend.Program{s.train, s.scan, s.energies}, blockPrograms(s.blocks)...) {
@@ -145,6 +150,15 @@ func (s *Shard) State() (st State, err error) {
 	return st, nil
 }
 
+// Live copies the chains to the host, [rows·dim], as the last scan left them.
+func (s *Shard) Live() ([]float32, error) {
+	live, err := backend.Read[float32](s.live)
+	if err != nil {
+		return nil, fmt.Errorf("engine: read chains: %w", err)
+	}
+	return live, nil
+}
+
 // SetLadder sets β and the step size of each rung. Neither is compiled in.
 func (s *Shard) SetLadder(betas, stepSizes []float64) {
 	set := func(old **tensors.Tensor, perRung []float64) {
@@ -189,10 +203,12 @@ type Scores struct {
 
 // Result is what a call brings back.
 type Result struct {
-	V         []float64 // V of every row after the scan, [rows]; empty for a single rung, which swaps with nobody
-	Accept    []float64 // acceptance of each rung's explorer; 1 on a rung of independent draws and for Langevin
-	NonFinite int       // proposals with a log density that is not finite
-	Scores    Scores    // of a training call
+	V      []float64 // V of every row after the scan, [rows]; empty for a single rung, which swaps with nobody
+	Accept []float64 // acceptance of each rung's explorer; 1 on a rung of independent draws and for Langevin
+	// NonFinite counts proposals whose log density is not finite, and states that left for infinity: those of every step
+	// for MALA and a clamped chain, of the last step for a chain that cannot come back.
+	NonFinite int
+	Scores    Scores // of a training call
 }
 
 // Train makes one training step: sweep → negatives → loss → gradient → clip → optimizer → draw → explore under the new
@@ -380,6 +396,7 @@ func (c *call) run(p *backend.Program) ([]float32, error) {
 	start := time.Now()
 	out, err := p.RunDonating(c.donate, c.in...)
 	if err != nil {
+		backend.Release(c.hosts...)
 		return nil, fmt.Errorf("engine: %w", err)
 	}
 	backend.Release(c.hosts...)

@@ -21,6 +21,8 @@ type TrainerConfig struct {
 	Ladder *tempering.Ladder
 	Buffer buffer.Config
 	Scans  int // scans a training step
+	// StepsBefore is added to the step at which schedules of the sampler are read: the steps behind given weights.
+	StepsBefore int
 	// Positives writes the batch of a step, [batch·dim]. It must be a function of the step alone.
 	Positives func(step int, into []float32)
 	// Data are the training rows [n·dim], from which chains start where Buffer.Init says so.
@@ -76,7 +78,7 @@ func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
 		}
 	}
 	if !sp.FromData {
-		t.buffer, err = buffer.New(buffer.Settings{Slots: sp.Pool, Live: sp.Chains, Ring: sp.Loss.Compat == "torchebm",
+		t.buffer, err = buffer.New(buffer.Settings{Slots: sp.Pool, Live: sp.Chains, Ring: t.ring(),
 			Reinit: cfg.Buffer.Reinit, Seed: sp.Seed, Group: sp.Shard})
 		if err != nil {
 			return nil, err
@@ -163,7 +165,7 @@ func (t *Trainer) warmUp() error {
 	sp := t.cfg.Spec
 	scans := (t.cfg.Buffer.Warmup + sp.Sampler.Steps - 1) / sp.Sampler.Steps
 	for first := 0; first < sp.Pool; first += sp.Chains {
-		plan := buffer.Plan{Draw: make([]int32, sp.Chains)}
+		plan := buffer.Plan{Draw: make([]int32, sp.Chains), Fresh: make([]bool, sp.Chains), Jitter: make([]bool, sp.Chains)}
 		for j := range plan.Draw {
 			plan.Draw[j] = int32((first + j) % sp.Pool)
 		}
@@ -183,8 +185,7 @@ type Report struct {
 	Scores    Scores
 	Rate      float64   // learning rate of the step
 	Accept    []float64 // explorer acceptance a rung, mean over the step's scans
-	NonFinite int       // proposals of the explorer with a log density that is not finite
-	Swaps     tempering.Swept
+	NonFinite int       // see [Result]
 }
 
 // NonFiniteError says that a training step gave a number that is not finite.
@@ -195,7 +196,7 @@ type NonFiniteError struct {
 }
 
 func (e *NonFiniteError) Error() string {
-	return fmt.Sprintf("step %d: %s is %v; lower optimizer.lr or sampler.step_size, or set optimizer.clip_norm", e.Step, e.Place, e.Value)
+	return fmt.Sprintf("step %d: %s is %v; start anew with a lower optimizer.lr or sampler.step_size, or with optimizer.clip_norm", e.Step, e.Place, e.Value)
 }
 
 // TrainStep makes one optimizer step and the scans that follow it.
@@ -222,7 +223,7 @@ func (t *Trainer) TrainStep() (Report, error) {
 		return Report{}, err
 	}
 	report := Report{Step: t.step, Scores: r.Scores, Rate: rate, Accept: r.Accept, NonFinite: r.NonFinite}
-	if report.Swaps, err = t.sweep(r, next, true); err != nil {
+	if err := t.sweep(r, next, true); err != nil {
 		return Report{}, err
 	}
 	for i := 1; i < t.cfg.Scans; i++ {
@@ -248,15 +249,23 @@ func (t *Trainer) finite(s Scores) error {
 		if !bad(c.value) {
 			continue
 		}
-		if chains, err := t.TargetChains(); err == nil { // a chain that left stays away: name the first
-			if i := slices.IndexFunc(chains, func(v float32) bool { return bad(float64(v)) }); i >= 0 {
-				c.place += fmt.Sprintf(" (chain %d of rung %d is at %v)", i/t.Dim(), t.Rungs()-1, chains[i])
+		place := c.place
+		if c.place == "mean energy of the negatives" {
+			// The rows on the device are those of the scan after the step, and no sweep of theirs is pending. A chain that
+			// left before stays away, and is the cause.
+			if live, err := t.shard.Live(); err == nil {
+				target := live[(t.cfg.Spec.rows()-t.Chains())*t.Dim():]
+				if i := slices.IndexFunc(target, notFinite); i >= 0 {
+					place += fmt.Sprintf(" (chain %d of rung %d is at %v)", i/t.Dim(), t.Rungs()-1, target[i])
+				}
 			}
 		}
-		return &NonFiniteError{t.step, c.place, c.value}
+		return &NonFiniteError{t.step, place, c.value}
 	}
 	return nil
 }
+
+func notFinite(v float32) bool { return math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }
 
 // Explore makes one scan without training: with weights that stand still, this is how a model is sampled.
 func (t *Trainer) Explore() (Result, error) { return t.scanOnce(nil) }
@@ -268,27 +277,28 @@ func (t *Trainer) scanOnce(given *buffer.Plan) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	_, err = t.sweep(r, plan, given == nil)
-	return r, err
+	return r, t.sweep(r, plan, given == nil)
 }
 
 // sweep ends a scan: it decides the swaps, which the next call applies, and notes the plan in the buffer's books.
-func (t *Trainer) sweep(r Result, plan buffer.Plan, commit bool) (swept tempering.Swept, err error) {
+func (t *Trainer) sweep(r Result, plan buffer.Plan, commit bool) error {
 	scan := t.scan
 	t.plan = plan
 	t.scan++
+	var restarted []bool
 	if t.ensemble != nil {
-		if swept, err = t.ensemble.Sweep(scan, plan.Draw, r.V); err != nil {
-			return swept, fmt.Errorf("engine: %w", err)
+		swept, err := t.ensemble.Sweep(scan, plan.Draw, r.V)
+		if err != nil {
+			return fmt.Errorf("engine: %w", err)
 		}
-		t.perm = swept.Perm
+		t.perm, restarted = swept.Perm, swept.Restarted
 	}
 	if t.buffer != nil && commit {
-		if err := t.buffer.Commit(scan, plan, swept.Restarted); err != nil {
-			return swept, fmt.Errorf("engine: %w", err)
+		if err := t.buffer.Commit(scan, plan, restarted); err != nil {
+			return fmt.Errorf("engine: %w", err)
 		}
 	}
-	return swept, nil
+	return nil
 }
 
 // draw prepares the next scan: where the rows that just ended go, and which start.
@@ -366,7 +376,7 @@ func (t *Trainer) fillColumns(purpose rng.Purpose, at uint64, rows []float32, m 
 	}
 	for i := range std {
 		switch {
-		case sp.Loss.Compat == "torchebm":
+		case t.ring():
 			std[i] = jitter
 		case t.cfg.Buffer.Init == "reference" && q != nil:
 			mean[i], std[i] = q.Mean[i], q.Std[i]
@@ -403,7 +413,7 @@ func (t *Trainer) setSteps(step int) error {
 		if sp.Loss.Compat == "torchebm" { // its sampler starts its schedules anew at every call
 			return s.At(m)
 		}
-		return s.At(step)
+		return s.At(t.cfg.StepsBefore + step)
 	}
 	now := tables{at(t.stepSize, 0), at(t.noise, 0)}
 	if now == t.tablesAt {
@@ -438,18 +448,20 @@ func (t *Trainer) Theta() ([]float32, error) {
 	return backend.Read[float32](t.shard.theta)
 }
 
+// ring says whether the replay buffer is the original's: a ring, first filled near the origin.
+func (t *Trainer) ring() bool { return t.cfg.Spec.Loss.Compat == "torchebm" && t.cfg.Spec.pooled() }
+
 // TargetChains copies the chains of rung N to the host, [chains·dim], the pending sweep applied.
 func (t *Trainer) TargetChains() ([]float32, error) {
-	st, err := t.shard.State()
+	live, err := t.shard.Live()
 	if err != nil {
 		return nil, err
 	}
 	sp := t.cfg.Spec
 	if sp.FromData {
-		return st.Live, nil
+		return live, nil
 	}
-	live := permuted(st.Live, t.perm, sp.dim())
-	return live[(sp.rows()-sp.Chains)*sp.dim():], nil
+	return permuted(live, t.perm, sp.dim())[(sp.rows()-sp.Chains)*sp.dim():], nil
 }
 
 func permuted(rows []float32, perm []int32, dim int) []float32 {

@@ -65,6 +65,9 @@ func (c *Config) validateBuffer() (errs []error) {
 		if c.Tempering.Chains > 0 {
 			errs = under("buffer", c.Buffer.Validate(c.Tempering.Chains))
 		}
+		if c.Loss.Compat == "torchebm" && c.Buffer.Init != "normal" {
+			errs = append(errs, fmt.Errorf("buffer.init: %s under loss.compat: torchebm, want normal: the original fills its buffer with 0.01·N(0, I)", c.Buffer.Init))
+		}
 		if c.Buffer.Init == "reference" && !c.hasReference() {
 			errs = append(errs, errors.New("buffer.init: reference needs a Gaussian to draw from, want tempering.path: linear with several rungs, model.base: gaussian, or init: normal"))
 		}

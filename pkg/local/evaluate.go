@@ -10,6 +10,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/diagnostics"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 )
 
 // Evaluation holds a trained model against the data that it was not trained on. A pointer is nil where the figure does
@@ -23,8 +24,9 @@ type Evaluation struct {
 	NLLError  *float64    `json:"nll_std_err"` // its standard error over the test rows
 	LogZ      *float64    `json:"log_z"`
 	Entropy   *float64    `json:"entropy"` // of the data's law: no model has a lower expected NLL
-	NLLBox    *[2]float64 `json:"nll_box"` // half-open sides of a square, where the density has no finite integral outside
+	NLLBox    *[2]float64 `json:"nll_box"` // sides of the square that the density was restricted to, where it has no finite integral; else null
 	NLLNote   string      `json:"nll_note,omitempty"`
+	Notes     []string    `json:"notes,omitempty"` // figures that could not be had, and why
 	TestRows  int         `json:"test_rows"`
 	Samples   int         `json:"samples"`
 	MMD2      *float64    `json:"mmd2"`         // squared maximum mean discrepancy of samples and test rows, unbiased
@@ -56,14 +58,15 @@ func energies(t *engine.Trainer) diagnostics.Energies {
 	}
 }
 
-// Sampler is a trainer of the same model whose weights stand still, with chains started afresh.
-func (p *Parts) Sampler(b *backend.Backend, theta []float32) (*engine.Trainer, error) {
+// Sampler is a trainer of the same model whose weights, made by so many training steps, stand still, with chains started
+// afresh. Schedules of the sampler are read at that step.
+func (p *Parts) Sampler(b *backend.Backend, theta []float32, steps int) (*engine.Trainer, error) {
 	cfg := p.trainerSpec
 	sp := &cfg.Spec
 	sp.Pool, sp.Mix, sp.FromData, sp.Batch = sp.Chains, false, false, 0
 	sp.Optimizer.EMA = 0
-	sp.Loss.Compat = "none"
-	sp.Shard = samplingShard
+	sp.Seed = rng.Uint64(sp.Seed, rng.Sample, 0, 0, 0) // apart from every draw of the training
+	cfg.StepsBefore = steps
 	cfg.Scans, cfg.Buffer.Warmup, cfg.Buffer.Reinit = 1, 0, 0
 	if cfg.Buffer.Init == "" || cfg.Buffer.Init == "data" {
 		cfg.Buffer.Init = "normal" // starting at the data would hide what the chains cannot reach
@@ -81,9 +84,6 @@ func (p *Parts) Sampler(b *backend.Backend, theta []float32) (*engine.Trainer, e
 	}
 	return t, nil
 }
-
-// samplingShard keeps the randomness of sampling apart from that of training.
-const samplingShard = 1 << 31
 
 // Draw runs scans until n states of the target rung are together: burn scans first, then every gap-th counts.
 func Draw(ctx context.Context, t *engine.Trainer, n, burn, gap int) (samples []float32, accept []float64, err error) {
@@ -127,7 +127,7 @@ func Draw(ctx context.Context, t *engine.Trainer, n, burn, gap int) (samples []f
 	samples = samples[:n*t.Dim()]
 	for i, v := range samples {
 		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-			return nil, nil, fmt.Errorf("sample %d of the target rung is %v; lower sampler.step_size, or sampler.kind: mala", i/t.Dim(), v)
+			return nil, accept, &sampleError{i / t.Dim(), v}
 		}
 	}
 	return samples, accept, nil
@@ -144,34 +144,47 @@ func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, t *engine.Trai
 	if err != nil {
 		return nil, err
 	}
-	s, err := p.Sampler(b, theta)
+	s, err := p.Sampler(b, theta, t.Step())
 	if err != nil {
 		return nil, err
 	}
-	defer s.Close()
+	// A figure that cannot be had is no reason to lose the others: it is noted.
+	var bad *sampleError
 	samples, accept, err := Draw(ctx, s, cfg.Evaluate.Samples, cfg.Evaluate.Scans, max(1, cfg.Evaluate.Scans/10))
-	if err != nil {
+	ev.samples, ev.ExplorerAccept, ev.SwapAccept, ev.Restarts = samples, accept, acceptance(s.Stats()), s.Stats().Restarts
+	s.Close()
+	switch {
+	case errors.As(err, &bad):
+		ev.Notes = append(ev.Notes, err.Error())
+	case err != nil:
 		return nil, fmt.Errorf("evaluate: %w", err)
 	}
-	ev.samples, ev.ExplorerAccept = samples, accept
-	stats := s.Stats()
-	ev.Restarts = stats.Restarts
-	for _, r := range stats.Rejections() {
-		if !math.IsNaN(r) {
-			ev.SwapAccept = append(ev.SwapAccept, 1-r)
-		}
-	}
 	if p.Test.N() == 0 {
-		ev.NLLNote = "no test rows"
+		ev.Notes = append(ev.Notes, "no test rows to compare with")
 		return ev, nil
 	}
 	if err := p.likelihood(ev, t); err != nil {
-		return nil, fmt.Errorf("evaluate: %w", err)
+		ev.Notes = append(ev.Notes, err.Error())
 	}
-	if err := p.distances(ev); err != nil {
-		return nil, fmt.Errorf("evaluate: %w", err)
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("evaluate: %w", ctx.Err())
+	}
+	if len(samples) > 0 {
+		if err := p.distances(ev); err != nil {
+			ev.Notes = append(ev.Notes, err.Error())
+		}
 	}
 	return ev, nil
+}
+
+// sampleError is a sample that is not finite.
+type sampleError struct {
+	row   int
+	value float32
+}
+
+func (e *sampleError) Error() string {
+	return fmt.Sprintf("sample %d of the target rung is %v: no samples; lower sampler.step_size, or sampler.kind: mala", e.row, e.value)
 }
 
 func (p *Parts) likelihood(ev *Evaluation, t *engine.Trainer) error {

@@ -25,7 +25,7 @@ func (p *Parts) title(what string, step int) (title, subtitle string) {
 // LandscapeFigure draws the model's density in two dimensions with the training data over it.
 func (p *Parts) LandscapeFigure(t *engine.Trainer) (*plots.Figure, error) {
 	if p.Data.Dim != 2 {
-		return nil, fmt.Errorf("landscape: the data have %d dimensions, want 2; `coordinator plot samples` draws in any", p.Data.Dim)
+		return nil, fmt.Errorf("landscape: the data have %d dimensions, want 2", p.Data.Dim)
 	}
 	grid, err := plots.GridAround(p.Data.Rows, 0.25, landscapeGrid)
 	if err != nil {
@@ -45,6 +45,9 @@ func (p *Parts) LandscapeFigure(t *engine.Trainer) (*plots.Figure, error) {
 // SamplesFigure sets model samples against the data: side by side in two dimensions, as images where a row is one.
 func (p *Parts) SamplesFigure(samples []float64, step int) (*plots.Figure, error) {
 	title, subtitle := p.title("samples", step)
+	if !p.hasPicture() {
+		return nil, fmt.Errorf("samples: no picture of %d held-out rows of shape %v, want some of 2 numbers or an image", p.Test.N(), p.Data.Shape)
+	}
 	switch shape := p.Data.Shape; {
 	case p.Data.Dim == 2 && len(shape) == 1:
 		return plots.SamplesAgainstData(firstPoints(p.Test.Rows, 2), firstPoints(samples, 2), plots.SamplesOptions{Title: title, Subtitle: subtitle + ", held-out data on the left"})
@@ -130,12 +133,8 @@ func FormingGIF(dir, name string) ([]byte, error) {
 }
 
 // Figures draws all that exists for a run into its folder and writes report.html.
-func Figures(dir string, p *Parts, t *engine.Trainer, ev *Evaluation) error {
+func Figures(dir string, info runlog.RunInfo, p *Parts, t *engine.Trainer, ev *Evaluation) error {
 	f := folder{dir: dir}
-	info, err := runlog.ReadRunInfo(dir)
-	if err != nil {
-		return err
-	}
 	var figures []plots.ReportFigure
 	add := func(file, caption string, wide bool, fig *plots.Figure, err error) error {
 		if err != nil {
@@ -150,7 +149,7 @@ func Figures(dir string, p *Parts, t *engine.Trainer, ev *Evaluation) error {
 			return err
 		}
 	}
-	if p.hasPicture() {
+	if p.hasPicture() && len(ev.samples) > 0 {
 		fig, err := p.SamplesFigure(to64(ev.samples), t.Step())
 		if err := add("samples.png", "Held-out data and samples of the model.", true, fig, err); err != nil {
 			return err

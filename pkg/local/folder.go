@@ -24,6 +24,12 @@ const (
 	framesFolder   = "frames"
 )
 
+// ErrRunExists and ErrNoRun are returned for a folder that holds a run where none is wanted, and the other way round.
+var (
+	ErrRunExists = errors.New("holds a run already")
+	ErrNoRun     = errors.New("no " + experimentFile + " in it")
+)
+
 // keptCuts is the number of cuts that stay on disk: the last, and those before it in case the disk damages it.
 const keptCuts = 3
 
@@ -51,7 +57,9 @@ func createFolder(dir string) (_ folder, err error) {
 	case err != nil:
 		return f, fmt.Errorf("output folder: %w", err)
 	case slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == experimentFile }):
-		return f, fmt.Errorf("output folder %s: holds a run already, want --resume to go on with it, or another --out", dir)
+		return f, fmt.Errorf("output folder %s: %w, want --resume to go on with it, or another --out", dir, ErrRunExists)
+	case len(entries) == 1 && entries[0].Name() == cutsFolder && isEmpty(filepath.Join(dir, cutsFolder)):
+		// A run that was killed before its first cut left no more than this.
 	case len(entries) > 0:
 		return f, fmt.Errorf("output folder %s: not empty, want an empty or a new folder as --out", dir)
 	}
@@ -73,7 +81,15 @@ func createFolder(dir string) (_ folder, err error) {
 // removeUnstarted removes what a run left that never came to its first cut.
 func (f folder) removeUnstarted() error {
 	if f.made != "" {
-		return os.RemoveAll(f.made)
+		if err := os.RemoveAll(f.dir); err != nil {
+			return err
+		}
+		for dir := filepath.Dir(f.dir); len(dir) >= len(f.made); dir = filepath.Dir(dir) {
+			if os.Remove(dir) != nil { // not empty: another run's folder is in it
+				break
+			}
+		}
+		return nil
 	}
 	entries, err := os.ReadDir(f.dir)
 	if err != nil {
@@ -84,6 +100,11 @@ func (f folder) removeUnstarted() error {
 		errs = append(errs, os.RemoveAll(f.path(e.Name())))
 	}
 	return errors.Join(errs...)
+}
+
+func isEmpty(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	return err == nil && len(entries) == 0
 }
 
 // firstMissing is the outermost folder on the way to dir that does not exist; "" where dir does.
@@ -119,7 +140,7 @@ func (f folder) writeExperiment(cfg *experiment.Config) error {
 func LoadExperiment(dir string) (*experiment.Config, error) {
 	path := folder{dir: dir}.path(experimentFile)
 	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("run %s: no %s in it, want the folder of a run (--out of `coordinator train`)", dir, experimentFile)
+		return nil, fmt.Errorf("run %s: %w, want the folder of a run (--out of `coordinator train`)", dir, ErrNoRun)
 	}
 	return experiment.Load(path, nil)
 }

@@ -12,8 +12,10 @@ import (
 	"testing"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
 	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 	"github.com/kelvin-ebm/kelvin/pkg/runlog"
 )
 
@@ -58,17 +60,22 @@ func TestResumeGoesOnBitForBit(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		sets []string
+		xla  bool // compiling takes its time: on XLA the cases whose programs differ most
 	}{
-		{"tempered, linear path", nil},
-		{"tempered, power path, two scans, sgd with momentum", []string{"tempering.path=power", "tempering.beta_min=0.2", "tempering.scans=2", "optimizer={kind: sgd, lr: 1e-3, momentum: 0.9}"}},
-		{"tempered, larger buffer, averaged parameters", []string{"buffer.size=40", "optimizer.ema=0.9", "buffer.reinit=0.1"}},
-		{"persistent", []string{"loss.kind=persistent_cd", "tempering.rungs=1", "buffer.size=50", "loss.data_noise=0.01"}},
-		{"the original's ring", []string{"loss={kind: persistent_cd, compat: torchebm}", "tempering.rungs=1", "buffer.size=50", "sampler={kind: langevin, steps: 3, step_size: {kind: cosine, start: 0.1, end: 0.01, steps: 3}}"}},
-		{"from the data", []string{"loss.kind=contrastive_divergence", "tempering.rungs=1"}},
+		{"tempered, linear path", nil, true},
+		{"tempered, power path, two scans, sgd with momentum", []string{"tempering.path=power", "tempering.beta_min=0.2", "tempering.scans=2", "optimizer={kind: sgd, lr: 1e-3, momentum: 0.9}"}, false},
+		{"tempered, larger buffer, averaged parameters", []string{"buffer.size=40", "optimizer.ema=0.9", "buffer.reinit=0.1"}, false},
+		{"persistent", []string{"loss={kind: persistent_cd, data_noise: 0.01}", "tempering.rungs=1", "buffer={size: 50, warmup: 4, init: data}"}, false},
+		{"the original's ring", []string{"loss={kind: persistent_cd, compat: torchebm}", "tempering.rungs=1", "buffer.size=50", "sampler={kind: langevin, steps: 3, step_size: {kind: cosine, start: 0.1, end: 0.01, steps: 3}}"}, true},
+		{"from the data", []string{"loss={kind: contrastive_divergence, data_noise: 0.01}", "tempering.rungs=1"}, false},
 	} {
 		for _, kind := range kinds() {
+			if kind == backend.CPU && !tc.xla {
+				continue
+			}
 			t.Run(tc.name+" on "+kind, func(t *testing.T) {
-				cfg := parse(t, kind, small, tc.sets...)
+				// Without test rows the evaluation is short.
+				cfg := parse(t, kind, small, append([]string{"data.test_samples=0"}, tc.sets...)...)
 				whole := filepath.Join(t.TempDir(), "whole")
 				want, err := Train(t.Context(), cfg, options(whole))
 				if err != nil {
@@ -164,7 +171,7 @@ func TestRunFolderHoldsEverything(t *testing.T) {
 	if other.Digest != s.Digest {
 		t.Errorf("digest %s from the resolved experiment, want %s", other.Digest, s.Digest)
 	}
-	run, err := OpenRun(t.Context(), out, "", backend.Options{NoInstall: true})
+	run, err := OpenRun(t.Context(), out, OpenOptions{Backend: backend.Options{NoInstall: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,14 +305,23 @@ func TestNonFiniteLossNamesStepPlaceAndLastCut(t *testing.T) {
 	for _, kind := range kinds() {
 		t.Run(kind, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "run")
-			// A Langevin chain with this step size on a network of this size leaves for infinity.
-			cfg := parse(t, kind, small, "loss.kind=persistent_cd", "tempering.rungs=1", "model.base=gaussian", "sampler={kind: langevin, steps: 10, step_size: 1e4}", "buffer.reinit=0")
+			// A Langevin chain on a Gaussian base with a step of 6 times its variance grows by 5 every step.
+			cfg := parse(t, kind, small, "loss.kind=persistent_cd", "tempering.rungs=1", "model.base=gaussian", "sampler={kind: langevin, steps: 10, step_size: 6}", "buffer.reinit=0")
 			_, err := Train(t.Context(), cfg, options(out))
-			if err == nil || !strings.Contains(err.Error(), "step ") || !strings.Contains(err.Error(), "mean energy of the negatives (chain ") || !strings.Contains(err.Error(), filepath.Join(out, "cuts", "00000000")) {
-				t.Errorf("error %v, want the step, the chain and the last good cut", err)
+			if err == nil || !strings.Contains(err.Error(), "step ") || !strings.Contains(err.Error(), "norm of the gradient is +Inf") || !strings.Contains(err.Error(), filepath.Join(out, "cuts", "00000000")) {
+				t.Errorf("error %v, want the step, the place and the last good cut", err)
 			}
 			if _, err := os.Stat(filepath.Join(out, "cuts", "00000000", "manifest.json")); err != nil {
 				t.Errorf("the last good cut: %v", err)
+			}
+			// With a step of 10,000 they have left before the first step: there is nothing to go on from, and nothing stays.
+			at := filepath.Join(t.TempDir(), "at-once")
+			cfg = parse(t, kind, small, "loss.kind=persistent_cd", "tempering.rungs=1", "model.base=gaussian", "sampler={kind: langevin, steps: 10, step_size: 1e4}", "buffer.reinit=0")
+			if _, err := Train(t.Context(), cfg, options(at)); err == nil || !strings.Contains(err.Error(), "step 0: coordinate of a chain") {
+				t.Errorf("error %v, want the chain that left", err)
+			}
+			if names := leftovers(t, at); len(names) > 0 {
+				t.Errorf("left behind: %v", names)
 			}
 		})
 	}
@@ -336,5 +352,92 @@ func TestOriginalsBufferStartsNearTheOrigin(t *testing.T) {
 		if math.Abs(float64(v)) > 0.1 {
 			t.Fatalf("chain %d starts at %g, want about 0.01", i/2, v)
 		}
+	}
+}
+
+// Warming up moves no chain but by the sampler's steps, whatever share of the columns starts afresh later.
+func TestWarmUpAddsNothing(t *testing.T) {
+	sets := []string{"loss.kind=persistent_cd", "tempering.rungs=1", "buffer={size: 40, warmup: 6, reinit: 0.5}", "model.base=gaussian", "sampler={kind: langevin, steps: 2, step_size: 1e-9, noise_scale: 1e-9}"}
+	p, err := Build(parse(t, backend.Go, small, sets...), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, tr, err := p.Open(t.Context(), backend.Options{NoInstall: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	defer tr.Close()
+	if err := tr.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cut, err := tr.Cut()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := checkpoint.Values[float32](cut.Files["chains"], "pool", 40, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The columns are draws of the base, 2 deviations of the data wide; a draw added at each of the scans would widen them.
+	for i := range 2 {
+		sum, square := 0.0, 0.0
+		for m := range 40 {
+			v := (float64(pool[2*m+i]) - p.Base.Mean[i]) / p.Base.Std[i]
+			sum, square = sum+v/40, square+v*v/40
+		}
+		if sd := math.Sqrt(square - sum*sum); sd < 0.6 || sd > 1.4 { // 1 ± 3.5 standard errors of 40 draws
+			t.Errorf("coordinate %d: deviation %.2f of the base's, want 1", i, sd)
+		}
+	}
+}
+
+// A folder that is another run's must survive the failure of this one.
+func TestFailedStartLeavesOtherRunsAlone(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "runs")
+	f, err := createFolder(filepath.Join(root, "mine"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.made != root {
+		t.Fatalf("made %s, want %s", f.made, root)
+	}
+	other := filepath.Join(root, "other", "file")
+	if err := os.MkdirAll(filepath.Dir(other), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.removeUnstarted(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("the other run: %v", err)
+	}
+	if _, err := os.Stat(f.dir); !os.IsNotExist(err) {
+		t.Errorf("the failed run's folder: %v, want none", err)
+	}
+}
+
+// Every example trains, at a small size.
+func TestExamplesTrain(t *testing.T) {
+	for _, name := range []string{"two-moons", "article", "eight-gaussians", "digits"} {
+		t.Run(name, func(t *testing.T) {
+			sets := []string{"backend=xla:cpu", "train={steps: 3, batch: 32, frames: 1}", "tempering.chains=32", "evaluate={samples: 40, scans: 2, projections: 4}"}
+			if name != "digits" {
+				sets = append(sets, "data.test_samples=300")
+			}
+			if name == "article" { // its buffer of 10,000 at 100 steps would take as long as all the others
+				sets = append(sets, "buffer={size: 256, warmup: 10, reinit: 0.05}")
+			}
+			cfg, err := experiment.Load(filepath.Join(testutil.Root(), "examples", name+".yaml"), sets)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Train(t.Context(), cfg, options(filepath.Join(t.TempDir(), "run"))); err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }

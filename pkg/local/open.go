@@ -10,6 +10,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/atomicfile"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/plots"
 )
 
@@ -22,17 +23,23 @@ type Run struct {
 	Skipped []error // damaged cuts newer than the one in use
 }
 
-// OpenRun reads a run's experiment and data and puts its last whole cut on a device. kind replaces the experiment's
-// backend; "" keeps it.
-func OpenRun(ctx context.Context, dir, kind string, opts backend.Options) (*Run, error) {
+// OpenOptions say how OpenRun opens.
+type OpenOptions struct {
+	Kind    string // in place of the experiment's backend; "" keeps it
+	Backend backend.Options
+	Network models.Energy // that the run was trained with, where Options.Network was set
+}
+
+// OpenRun reads a run's experiment and data and puts its last whole cut on a device.
+func OpenRun(ctx context.Context, dir string, opts OpenOptions) (*Run, error) {
 	cfg, err := LoadExperiment(dir)
 	if err != nil {
 		return nil, err
 	}
-	if kind != "" {
-		cfg.Backend.Kind = kind
+	if opts.Kind != "" {
+		cfg.Backend.Kind = opts.Kind
 	}
-	parts, err := Build(cfg, nil)
+	parts, err := Build(cfg, opts.Network)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +47,7 @@ func OpenRun(ctx context.Context, dir, kind string, opts backend.Options) (*Run,
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", dir, err)
 	}
-	b, t, err := parts.Open(ctx, opts)
+	b, t, err := parts.Open(ctx, opts.Backend)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +75,7 @@ func (r *Run) Samples(ctx context.Context, n, burn, gap int) ([]float32, error) 
 	if err != nil {
 		return nil, err
 	}
-	s, err := r.Parts.Sampler(r.Backend, theta)
+	s, err := r.Parts.Sampler(r.Backend, theta, r.Trainer.Step())
 	if err != nil {
 		return nil, err
 	}

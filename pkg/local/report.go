@@ -27,6 +27,7 @@ func (p *Parts) writeReport(f folder, figures []plots.ReportFigure, info runlog.
 	if ev.NLLNote != "" && ev.NLLBox != nil {
 		d.Warnings = append(d.Warnings, fmt.Sprintf("The likelihood is that of the density restricted to [%.3g, %.3g]²: %s.", ev.NLLBox[0], ev.NLLBox[1], ev.NLLNote))
 	}
+	d.Warnings = append(d.Warnings, ev.Notes...)
 	number := func(label string, v *float64, format, note string) {
 		if v != nil {
 			d.Numbers = append(d.Numbers, plots.Number{Label: label, Value: fmt.Sprintf(format, *v), Note: note})

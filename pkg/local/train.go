@@ -109,6 +109,7 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 		r.trainer.Close()
 		err = errors.Join(err, r.backend.Close())
 	}()
+	defer func() { err = errors.Join(err, r.close()) }()
 	if opts.Resume {
 		err = r.resume()
 	} else {
@@ -117,14 +118,22 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 	if err != nil {
 		return nil, err
 	}
-	err = r.loop(ctx)
-	err = errors.Join(err, r.metrics.Close())
-	if err != nil {
-		r.show.Done("")
+	if err := r.loop(ctx); err != nil {
 		return nil, err
 	}
 	r.show.Done("")
 	return r.finish(ctx)
+}
+
+// close ends what writes.
+func (r *run) close() (err error) {
+	if r.show != nil {
+		r.show.Done("")
+	}
+	if r.metrics != nil {
+		err = r.metrics.Close()
+	}
+	return err
 }
 
 // sameExperiment compares the experiment with that of the run to go on with, line by line.
@@ -217,10 +226,13 @@ func (r *run) resume() error {
 	if err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
+	if r.info.Steps == cut.Step {
+		r.before = r.info.Seconds
+	}
 	redone := 0
 	for _, rec := range records {
 		if rec.Step <= cut.Step {
-			r.before = rec.Seconds
+			r.before = max(r.before, rec.Seconds)
 		}
 		redone = max(redone, rec.Step-cut.Step)
 	}
@@ -257,6 +269,7 @@ func (r *run) loop(ctx context.Context) error {
 	cfg := r.parts.Config.Train
 	lastCut := time.Now()
 	lastRecord, recordAt := r.trainer.Step(), time.Now()
+	var window stretch
 	for r.trainer.Step() < r.parts.Steps {
 		if ctx.Err() != nil {
 			if err := r.cut(); err != nil {
@@ -266,12 +279,9 @@ func (r *run) loop(ctx context.Context) error {
 		}
 		report, err := r.trainer.TrainStep()
 		if err != nil {
-			var bad *engine.NonFiniteError
-			if errors.As(err, &bad) {
-				return fmt.Errorf("%w; the last good cut is %s", err, r.folder.path(cutsFolder, fmt.Sprintf("%08d", r.lastCut)))
-			}
-			return err
+			return r.withLastCut(err)
 		}
+		window.add(report)
 		if r.opts.afterStep != nil {
 			r.opts.afterStep(report.Step)
 		}
@@ -283,12 +293,13 @@ func (r *run) loop(ctx context.Context) error {
 			now := time.Now()
 			rate := float64(report.Step-lastRecord) / max(now.Sub(recordAt).Seconds(), 1e-9)
 			lastRecord, recordAt = report.Step, now
-			if err := r.record(report, stats, rate); err != nil {
+			if err := r.record(report, window, stats, rate); err != nil {
 				return err
 			}
+			window = stretch{}
 			r.trainer.ResetPairs()
 		}
-		if cfg.Frames > 0 && (last || report.Step%max(1, r.parts.Steps/cfg.Frames) == 0) {
+		if cfg.Frames > 0 && (last || report.Step%((r.parts.Steps+cfg.Frames-1)/cfg.Frames) == 0) {
 			if err := r.keepFrame(); err != nil {
 				return err
 			}
@@ -301,6 +312,33 @@ func (r *run) loop(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// withLastCut adds to an error about numbers that are not finite where the state before them is.
+func (r *run) withLastCut(err error) error {
+	var bad *engine.NonFiniteError
+	if errors.As(err, &bad) && r.lastCut >= 0 {
+		return fmt.Errorf("%w; the last good cut is %s", err, r.folder.path(cutsFolder, fmt.Sprintf("%08d", r.lastCut)))
+	}
+	return err
+}
+
+// stretch sums what a record says of all steps since the one before.
+type stretch struct {
+	steps     int
+	accept    []float64 // sum over the steps, a rung
+	nonFinite int
+}
+
+func (s *stretch) add(r engine.Report) {
+	if s.accept == nil {
+		s.accept = make([]float64, len(r.Accept))
+	}
+	for k, a := range r.Accept {
+		s.accept[k] += a
+	}
+	s.steps++
+	s.nonFinite += r.NonFinite
 }
 
 // acceptance is the mean swap acceptance of each pair that was tried; nil without pairs.
@@ -323,7 +361,7 @@ func attempts(stats tempering.Stats) uint64 {
 	return n
 }
 
-func (r *run) record(report engine.Report, stats tempering.Stats, rate float64) error {
+func (r *run) record(report engine.Report, window stretch, stats tempering.Stats, rate float64) error {
 	rec := runlog.Record{Step: report.Step, Seconds: r.seconds()}
 	s := report.Scores
 	rec.Set("loss", s.Loss)
@@ -332,7 +370,11 @@ func (r *run) record(report engine.Report, stats tempering.Stats, rate float64) 
 	rec.Set("energy_penalty", s.Penalty)
 	rec.Set("grad_norm", s.GradNorm)
 	rec.Set("learning_rate", report.Rate)
-	rec.SetList("explorer_accept", report.Accept)
+	accepted := make([]float64, len(window.accept))
+	for k, sum := range window.accept {
+		accepted[k] = sum / float64(window.steps)
+	}
+	rec.SetList("explorer_accept", accepted)
 	if accept := acceptance(stats); len(accept) > 0 && len(accept) == len(stats.Pairs) {
 		rec.SetList("swap_accept", accept)
 		barrier, _ := tempering.Barrier(stats.Rejections(), float64(attempts(stats)))
@@ -341,7 +383,7 @@ func (r *run) record(report engine.Report, stats tempering.Stats, rate float64) 
 		rec.Set("round_trips", float64(stats.Trips))
 		rec.Set("round_trip_rate", r.trainer.TripRate())
 	}
-	rec.Set("non_finite_proposals", float64(report.NonFinite))
+	rec.Set("non_finite_proposals", float64(window.nonFinite))
 	rec.Set("steps_per_second", rate)
 	return r.metrics.Write(rec)
 }
@@ -353,7 +395,7 @@ func (r *run) cut() error {
 	}
 	cut, err := r.trainer.Cut()
 	if err != nil {
-		return err
+		return r.withLastCut(err)
 	}
 	digest, err := r.folder.cuts().Save(cut)
 	if err != nil {
@@ -383,14 +425,17 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err := writeEvaluation(r.folder, ev); err != nil {
 		return nil, err
 	}
-	if err := r.parts.writeSamples(r.folder.path(samplesFile), ev.samples, r.trainer); err != nil {
-		return nil, err
+	if len(ev.samples) > 0 {
+		if err := r.parts.writeSamples(r.folder.path(samplesFile), ev.samples, r.trainer); err != nil {
+			return nil, err
+		}
 	}
 	r.info.Finished = time.Now().UTC()
-	if err := runlog.WriteRunInfo(r.folder.dir, r.info); err != nil {
+	if err := Figures(r.folder.dir, r.info, r.parts, r.trainer, ev); err != nil {
 		return nil, err
 	}
-	if err := Figures(r.folder.dir, r.parts, r.trainer, ev); err != nil {
+	// Last: run.json says that the run is finished when all of it is there.
+	if err := runlog.WriteRunInfo(r.folder.dir, r.info); err != nil {
 		return nil, err
 	}
 	return &Summary{Dir: r.folder.dir, Steps: r.trainer.Step(), Seconds: r.info.Seconds, Digest: r.info.Digest, Evaluation: ev}, nil
