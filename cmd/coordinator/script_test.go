@@ -1,12 +1,18 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/kelvin-ebm/kelvin/pkg/local"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata/script")
@@ -27,6 +33,7 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("KELVIN_NO_INSTALL", "1")
@@ -38,4 +45,37 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// waitFor waits until a file has something in it, at most a minute: `waitfor run/metrics.jsonl`.
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitfor file")
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+		if info, err := os.Stat(ts.MkAbs(args[0])); err == nil && info.Size() > 0 {
+			return
+		}
+	}
+	ts.Fatalf("%s: still nothing in it after a minute", args[0])
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want int
+	}{
+		{errors.New("any"), 1},
+		{usageErrorf("--x: wrong"), 2},
+		{fmt.Errorf("run x: %w", local.ErrNoRun), 3},
+		{fmt.Errorf("output folder x: %w", local.ErrRunExists), 4},
+		{fmt.Errorf("%w at step 3", local.ErrInterrupted), 130},
+		{fmt.Errorf("sampling: %w", context.Canceled), 130},
+	} {
+		if got := exitCode(tc.err); got != tc.want {
+			t.Errorf("%v: exit code %d, want %d", tc.err, got, tc.want)
+		}
+	}
 }
