@@ -73,10 +73,8 @@ func openRun(cmd *cobra.Command, dir string, b backendFlags) (*local.Run, error)
 }
 
 func evaluationTable(w io.Writer, ev *local.Evaluation) error {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
+	t := newTable(w, "figure", "value", "remark")
 	t.SetTitle("%s, step %d, on %s", ev.Name, ev.Step, ev.Backend)
-	t.AppendHeader(table.Row{"figure", "value", "remark"})
 	row := func(name string, v *float64, format, remark string) {
 		value := "–"
 		if v != nil {
@@ -113,7 +111,8 @@ func evaluationTable(w io.Writer, ev *local.Evaluation) error {
 	for _, note := range ev.Notes {
 		t.AppendRow(table.Row{"note", "", short(note, 60)})
 	}
-	return printf(w, "%s\n", t.Render())
+	t.Render()
+	return nil
 }
 
 func percentages(v []float64) string {

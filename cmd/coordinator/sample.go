@@ -137,10 +137,8 @@ func sampleEnergy(cmd *cobra.Command, name string, dim int, params []string, out
 	if err := local.WriteNPZ(out, e.Dim(), got.X, got.Energy); err != nil {
 		return err
 	}
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
+	t := newTable(cmd.OutOrStdout(), "coordinate", "mean", "± se", "known", "variance", "known")
 	t.SetTitle("%s, %d samples, %s on %s", name, s.Samples, got.Explorer, b.Kind())
-	t.AppendHeader(table.Row{"coordinate", "mean", "± se", "known", "variance", "known"})
 	facts := models.Facts{}
 	if k, ok := e.(models.Known); ok {
 		facts = k.Known()
@@ -154,10 +152,10 @@ func sampleEnergy(cmd *cobra.Command, name string, dim int, params []string, out
 	for i := range min(e.Dim(), 10) {
 		t.AppendRow(table.Row{i, fmt.Sprintf("%.4f", got.Mean[i]), fmt.Sprintf("%.4f", got.StdErr[i]), known(facts.Mean, i), fmt.Sprintf("%.4f", got.Variance[i]), known(facts.Variance, i)})
 	}
-	text := t.Render()
+	t.Render()
+	text := fmt.Sprintf("explorer acceptance %s", percentages(got.Accept))
 	if len(got.SwapAccept) > 0 {
-		text += fmt.Sprintf("\nswap acceptance %s, %d restarts", percentages(got.SwapAccept), got.Restarts)
+		text = fmt.Sprintf("swap acceptance %s, %d restarts\n", percentages(got.SwapAccept), got.Restarts) + text
 	}
-	text += fmt.Sprintf("\nexplorer acceptance %s", percentages(got.Accept))
 	return printf(cmd.OutOrStdout(), "%s\n%s\n", text, out)
 }
