@@ -374,8 +374,8 @@ func TestOverGivesOpenLengthsTheRun(t *testing.T) {
 
 func TestStepper(t *testing.T) {
 	s := schedules.NewStepper(build(t, "{kind: linear, start: 4, end: 0, steps: 4}"))
-	if s.Value() != 4 || s.Value() != 4 {
-		t.Errorf("reading the value moved the stepper: %g", s.Value())
+	if first, second := s.Value(), s.Value(); first != 4 || second != 4 {
+		t.Errorf("reading the value moved the stepper: %g, then %g", first, second)
 	}
 	if got := []float64{s.Step(), s.Step()}; !slices.Equal(got, []float64{3, 2}) || s.Count() != 2 {
 		t.Errorf("steps gave %v at %d, want [3 2] at 2", got, s.Count())
