@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -15,6 +13,7 @@ import (
 	. "github.com/gomlx/gomlx/pkg/core/graph"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 )
 
 // XLA reads its flags once a process, so the programs whose HLO is looked at are compiled in a process of their own: this
@@ -94,9 +93,7 @@ func compileSteps(how string) error {
 	return err
 }
 
-var shapePattern = regexp.MustCompile(`f32\[([0-9,]+)\]`)
-
-// largestArray is the largest number of elements that any instruction of the optimized HLO in dir has.
+// largestArray is the largest array that any instruction of the optimized HLO in dir has.
 func largestArray(t *testing.T, dir string) (largest int, instruction string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*after_optimizations.txt"))
@@ -108,20 +105,8 @@ func largestArray(t *testing.T, dir string) (largest int, instruction string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for line := range strings.SplitSeq(string(text), "\n") {
-			for _, shape := range shapePattern.FindAllStringSubmatch(line, -1) {
-				n := 1
-				for dim := range strings.SplitSeq(shape[1], ",") {
-					d, err := strconv.Atoi(dim)
-					if err != nil {
-						t.Fatal(err)
-					}
-					n *= d
-				}
-				if n > largest {
-					largest, instruction = n, strings.TrimSpace(line)
-				}
-			}
+		if n, line := testutil.LargestArray(t, string(text)); n > largest {
+			largest, instruction = n, line
 		}
 	}
 	return largest, instruction

@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -52,8 +50,6 @@ func oneStep(path string) error {
 	return err
 }
 
-var hloShape = regexp.MustCompile(`f32\[([0-9,]+)\]`)
-
 // The first example's compiled step has no sum of broadcast products of weight size, rows × in × out: nothing in its
 // optimized HLO is larger than twice the activations of all rows. (pkg/backend shows that GoMLX as it comes has some.)
 func TestCompiledStepOfTheExampleHasNoProductOfWeightSize(t *testing.T) {
@@ -76,19 +72,7 @@ func TestCompiledStepOfTheExampleHasNoProductOfWeightSize(t *testing.T) {
 	if dots < 10 {
 		t.Errorf("%d matrix products in the step, want those of five chain steps", dots)
 	}
-	for line := range strings.SplitSeq(string(text), "\n") {
-		for _, shape := range hloShape.FindAllStringSubmatch(line, -1) {
-			n := 1
-			for d := range strings.SplitSeq(shape[1], ",") {
-				size, err := strconv.Atoi(d)
-				if err != nil {
-					t.Fatal(err)
-				}
-				n *= size
-			}
-			if n > 2*rows*width {
-				t.Fatalf("an array of %d elements, want at most %d: %.200s", n, 2*rows*width, strings.TrimSpace(line))
-			}
-		}
+	if n, line := testutil.LargestArray(t, string(text)); n > 2*rows*width {
+		t.Errorf("an array of %d elements, want at most %d: %.200s", n, 2*rows*width, line)
 	}
 }

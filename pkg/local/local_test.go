@@ -14,6 +14,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/experiment"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 	"github.com/kelvin-ebm/kelvin/pkg/runlog"
@@ -327,11 +328,10 @@ func TestNonFiniteLossNamesStepPlaceAndLastCut(t *testing.T) {
 	}
 }
 
-// The compat mode has the original's buffer: 0.01·N(0, I) at first, and its chains move.
-func TestOriginalsBufferStartsNearTheOrigin(t *testing.T) {
-	cfg := parse(t, backend.Go, small, "loss={kind: persistent_cd, compat: torchebm}", "tempering.rungs=1", "buffer.size=50", "buffer.warmup=0",
-		"sampler={kind: langevin, steps: 1, step_size: 1e-6}")
-	p, err := Build(cfg, nil)
+// started is a trainer of the small experiment on the pure-Go backend before its first step.
+func started(t *testing.T, sets ...string) (*Parts, *engine.Trainer) {
+	t.Helper()
+	p, err := Build(parse(t, backend.Go, small, sets...), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -339,11 +339,20 @@ func TestOriginalsBufferStartsNearTheOrigin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Close()
-	defer tr.Close()
+	t.Cleanup(func() {
+		tr.Close()
+		b.Close()
+	})
 	if err := tr.Start(); err != nil {
 		t.Fatal(err)
 	}
+	return p, tr
+}
+
+// The compat mode has the original's buffer: 0.01·N(0, I) at first, and its chains move.
+func TestOriginalsBufferStartsNearTheOrigin(t *testing.T) {
+	_, tr := started(t, "loss={kind: persistent_cd, compat: torchebm}", "tempering.rungs=1", "buffer.size=50", "buffer.warmup=0",
+		"sampler={kind: langevin, steps: 1, step_size: 1e-6}")
 	chains, err := tr.TargetChains()
 	if err != nil {
 		t.Fatal(err)
@@ -357,20 +366,8 @@ func TestOriginalsBufferStartsNearTheOrigin(t *testing.T) {
 
 // Warming up moves no chain but by the sampler's steps, whatever share of the columns starts afresh later.
 func TestWarmUpAddsNothing(t *testing.T) {
-	sets := []string{"loss.kind=persistent_cd", "tempering.rungs=1", "buffer={size: 40, warmup: 6, reinit: 0.5}", "model.base=gaussian", "sampler={kind: langevin, steps: 2, step_size: 1e-9, noise_scale: 1e-9}"}
-	p, err := Build(parse(t, backend.Go, small, sets...), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, tr, err := p.Open(t.Context(), backend.Options{NoInstall: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	defer tr.Close()
-	if err := tr.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p, tr := started(t, "loss.kind=persistent_cd", "tempering.rungs=1", "buffer={size: 40, warmup: 6, reinit: 0.5}", "model.base=gaussian",
+		"sampler={kind: langevin, steps: 2, step_size: 1e-9, noise_scale: 1e-9}")
 	cut, err := tr.Cut()
 	if err != nil {
 		t.Fatal(err)

@@ -121,7 +121,7 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 	if err := r.loop(ctx); err != nil {
 		return nil, err
 	}
-	r.show.Done("")
+	r.show.Done("evaluating the model and drawing its figures …")
 	return r.finish(ctx)
 }
 
