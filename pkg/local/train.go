@@ -379,9 +379,11 @@ func (r *run) record(report engine.Report, window stretch, stats tempering.Stats
 		rec.SetList("swap_accept", accept)
 		barrier, _ := tempering.Barrier(stats.Rejections(), float64(attempts(stats)))
 		rec.Set("barrier", barrier)
+		rec.Set("rejection_sum", tempering.RejectionSum(stats.Rejections()))
 		rec.Set("restarts", float64(stats.Restarts))
 		rec.Set("round_trips", float64(stats.Trips))
 		rec.Set("round_trip_rate", r.trainer.TripRate())
+		rec.Set("round_trip_rate_predicted", tempering.PredictedTripRate(stats.Rejections()))
 	}
 	rec.Set("non_finite_proposals", float64(window.nonFinite))
 	rec.Set("steps_per_second", rate)
