@@ -81,8 +81,10 @@ func createFolder(dir string) (_ folder, err error) {
 // removeUnstarted removes what a run left that never came to its first cut.
 func (f folder) removeUnstarted() error {
 	if f.made != "" {
-		if err := os.RemoveAll(f.dir); err != nil {
-			return err
+		if _, err := os.Lstat(f.dir); err == nil { // on a read-only disk even a folder that is not there cannot be removed
+			if err := os.RemoveAll(f.dir); err != nil {
+				return err
+			}
 		}
 		for dir := filepath.Dir(f.dir); len(dir) >= len(f.made); dir = filepath.Dir(dir) {
 			if os.Remove(dir) != nil { // not empty: another run's folder is in it
