@@ -22,7 +22,7 @@ func newBenchCommand() *cobra.Command {
 	return cmd
 }
 
-// stepBench is the training step of spec/performance.md: persistent CD of a 2-H-H-1 SiLU MLP.
+// stepBench is the training step that benchmarks/ compares: persistent CD of a 2-H-H-1 SiLU MLP.
 type stepBench struct {
 	Program  string  `json:"program"`
 	Backend  string  `json:"backend"`
@@ -42,6 +42,7 @@ func newBenchStepCommand() *cobra.Command {
 	var output string
 	var cfg backend.Config
 	var opts backend.Options
+	var check func() error
 	cmd := &cobra.Command{
 		Use:   "step",
 		Short: "Time one persistent-CD training step (Langevin, Adam) of a 2-H-H-1 MLP",
@@ -49,16 +50,11 @@ func newBenchStepCommand() *cobra.Command {
   python3 benchmarks/run.py        # the same step in JAX and TorchEBM beside it`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
-			for _, f := range []struct {
-				flag  string
-				value int
-			}{{"batch", bench.Batch}, {"hidden", bench.Hidden}, {"steps", bench.Steps}, {"repeat", bench.Repeat}} {
-				if f.value < 1 {
-					return usageErrorf("--%s: %d, want at least 1", f.flag, f.value)
-				}
+			if err := positive(map[string]int{"batch": bench.Batch, "hidden": bench.Hidden, "steps": bench.Steps, "repeat": bench.Repeat}); err != nil {
+				return err
 			}
-			if output != "table" && output != "json" {
-				return usageErrorf("-o: %q, want table or json", output)
+			if err := check(); err != nil {
+				return err
 			}
 			if err := cfg.Validate(); err != nil {
 				return usageError{err}
@@ -93,7 +89,7 @@ func newBenchStepCommand() *cobra.Command {
 	f.StringVar(&cfg.Kind, "backend", "auto", "auto, xla:cuda, xla:cpu or go")
 	f.IntVar(&cfg.Threads, "threads", 2, "size of XLA's CPU thread pool")
 	f.BoolVar(&opts.NoInstall, "no-install", false, "never download the XLA plugin")
-	f.StringVarP(&output, "output", "o", "table", "table or json")
+	check = addOutputFlag(cmd, &output, "table", "table", "json")
 	return cmd
 }
 

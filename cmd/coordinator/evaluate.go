@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -104,23 +103,15 @@ func evaluationTable(w io.Writer, ev *local.Evaluation) error {
 		row("mode weights, TV", ev.ModeTV, "%.4f", "total variation")
 	}
 	if len(ev.SwapAccept) > 0 {
-		t.AppendRow(table.Row{"swap acceptance", percentages(ev.SwapAccept), "a pair of rungs, hottest first"})
+		t.AppendRow(table.Row{"swap acceptance", local.Percentages(ev.SwapAccept), "a pair of rungs, hottest first"})
 		t.AppendRow(table.Row{"restarts", fmt.Sprint(ev.Restarts), "from the reference to the target, while sampling"})
 	}
-	t.AppendRow(table.Row{"explorer acceptance", percentages(ev.ExplorerAccept), ev.Explorer})
+	t.AppendRow(table.Row{"explorer acceptance", local.Percentages(ev.ExplorerAccept), ev.Explorer})
 	for _, note := range ev.Notes {
 		t.AppendRow(table.Row{"note", "", short(note, 60)})
 	}
 	t.Render()
 	return nil
-}
-
-func percentages(v []float64) string {
-	out := make([]string, len(v))
-	for i, x := range v {
-		out[i] = fmt.Sprintf("%.0f", 100*x)
-	}
-	return strings.Join(out, " ") + " %"
 }
 
 func short(text string, n int) string {

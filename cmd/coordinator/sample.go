@@ -153,9 +153,9 @@ func sampleEnergy(cmd *cobra.Command, name string, dim int, params []string, out
 		t.AppendRow(table.Row{i, fmt.Sprintf("%.4f", got.Mean[i]), fmt.Sprintf("%.4f", got.StdErr[i]), known(facts.Mean, i), fmt.Sprintf("%.4f", got.Variance[i]), known(facts.Variance, i)})
 	}
 	t.Render()
-	text := fmt.Sprintf("explorer acceptance %s", percentages(got.Accept))
+	text := fmt.Sprintf("explorer acceptance %s", local.Percentages(got.Accept))
 	if len(got.SwapAccept) > 0 {
-		text = fmt.Sprintf("swap acceptance %s, %d restarts\n", percentages(got.SwapAccept), got.Restarts) + text
+		text = fmt.Sprintf("swap acceptance %s, %d restarts\n", local.Percentages(got.SwapAccept), got.Restarts) + text
 	}
 	return printf(cmd.OutOrStdout(), "%s\n%s\n", text, out)
 }

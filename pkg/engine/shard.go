@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gomlx/gomlx/pkg/core/dtypes"
@@ -115,17 +116,17 @@ func (s *Shard) Load(st State) error {
 	}
 	backend.Release(s.theta, s.ema, s.live, s.pool)
 	backend.Release(s.moments...)
-	s.theta = tensors.FromFlatDataAndDimensions(clone(st.Theta), s.params)
-	s.live = tensors.FromFlatDataAndDimensions(clone(st.Live), s.spec.rows(), s.spec.dim())
+	s.theta = tensors.FromFlatDataAndDimensions(slices.Clone(st.Theta), s.params)
+	s.live = tensors.FromFlatDataAndDimensions(slices.Clone(st.Live), s.spec.rows(), s.spec.dim())
 	s.ema, s.pool, s.moments = nil, nil, nil
 	if st.EMA != nil {
-		s.ema = tensors.FromFlatDataAndDimensions(clone(st.EMA), s.params)
+		s.ema = tensors.FromFlatDataAndDimensions(slices.Clone(st.EMA), s.params)
 	}
 	if s.spec.pooled() {
-		s.pool = tensors.FromFlatDataAndDimensions(clone(st.Pool), s.spec.Rungs*s.spec.Pool, s.spec.dim())
+		s.pool = tensors.FromFlatDataAndDimensions(slices.Clone(st.Pool), s.spec.Rungs*s.spec.Pool, s.spec.dim())
 	}
 	for _, m := range st.Moments {
-		s.moments = append(s.moments, tensors.FromFlatDataAndDimensions(clone(m), s.params))
+		s.moments = append(s.moments, tensors.FromFlatDataAndDimensions(slices.Clone(m), s.params))
 	}
 	return nil
 }
@@ -347,7 +348,7 @@ func (s *Shard) addKernel(c *call, scan uint64, block int) {
 	}
 	for _, t := range []*tensors.Tensor{s.stepTable, s.noiseTable} { // a block's part of the tables
 		tensors.MustConstFlatData(t, func(flat []float32) {
-			c.host(tensors.FromFlatDataAndDimensions(clone(flat[at:at+n]), n))
+			c.host(tensors.FromFlatDataAndDimensions(slices.Clone(flat[at:at+n]), n))
 		})
 	}
 }
@@ -425,8 +426,6 @@ func (s *Shard) thetaInput(name string) backend.Input {
 func (s *Shard) network(theta *Node) models.Fn {
 	return models.At(s.spec.Network, models.Unpack(s.spec.Network, theta))
 }
-
-func clone[T any](v []T) []T { return append([]T(nil), v...) }
 
 func to32(v []float64) []float32 {
 	out := make([]float32, len(v))

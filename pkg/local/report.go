@@ -75,17 +75,18 @@ func (p *Parts) metricsTable(ev *Evaluation, info runlog.RunInfo) plots.Table {
 	row("training rows", fmt.Sprint(p.Data.N()), p.Data.Name)
 	row("steps per second", fmt.Sprintf("%.0f", float64(ev.Step)/max(info.Seconds, 1e-9)), "mean over the run")
 	if len(ev.SwapAccept) > 0 {
-		row("swap acceptance", list(ev.SwapAccept), "a pair of rungs, hottest first, while sampling")
+		row("swap acceptance", Percentages(ev.SwapAccept), "a pair of rungs, hottest first, while sampling")
 		row("restarts", fmt.Sprint(ev.Restarts), "walkers that came from the reference to the target while sampling")
 	}
-	row("explorer acceptance", list(ev.ExplorerAccept), ev.Explorer)
+	row("explorer acceptance", Percentages(ev.ExplorerAccept), ev.Explorer)
 	row("seed", fmt.Sprint(p.Config.Seed), "")
 	row("digest", info.Digest, "SHA-256 over the last cut's contents")
 	row("bits depend on", info.Fingerprint, "")
 	return t
 }
 
-func list(v []float64) string {
+// Percentages writes shares as "98 60 57 %".
+func Percentages(v []float64) string {
 	out := make([]string, len(v))
 	for i, x := range v {
 		out[i] = fmt.Sprintf("%.0f", 100*x)
