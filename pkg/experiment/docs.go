@@ -40,13 +40,13 @@ func docs() map[string]keyDoc {
 		"model.base": {text: "gaussian: E = f − log q with q fitted to the data; none: E = f", follows: "tempering.path and tempering.rungs", oneOf: models.Bases()},
 
 		"loss":                {text: "the training objective"},
-		"loss.kind":           {text: "negatives from tempered chains, from persistent chains, or from short chains that start at the data", oneOf: losses.Kinds},
+		"loss.kind":           {text: "negatives from tempered chains, from persistent chains, or from short chains that start at the data", oneOf: losses.KindNames()},
 		"loss.energy_penalty": {text: "weight of mean f(x⁺)² + mean f(x⁻)², which keeps energies near zero", follows: "loss.compat", min: 0},
 		"loss.data_noise":     {text: "standard deviation of Gaussian noise added to the training rows", min: 0},
 		"loss.compat":         {text: "torchebm: the replay buffer of TorchEBM 0.8.9, for comparison", oneOf: losses.Compats},
 
 		"sampler":             {text: "the Markov chain that explores a rung between two swap sweeps"},
-		"sampler.kind":        {text: "mala is exact; langevin is unadjusted: cheaper, and biased by its step size", oneOf: samplers.Kinds},
+		"sampler.kind":        {text: "mala is exact; langevin is unadjusted: cheaper, and biased by its step size", oneOf: samplers.KindNames()},
 		"sampler.steps":       {text: "chain steps a scan", min: 1},
 		"sampler.step_size":   {text: "ε of the target rung in x ← x − ε∇E + √(2ε)z, a number or a schedule over training steps; hotter rungs take longer steps"},
 		"sampler.noise_scale": {text: "factor of the noise, a number or a schedule; its square is a temperature (langevin only)"},

@@ -24,7 +24,8 @@ var layers = [][]string{
 	{"pkg/local"},
 	{"pkg/plots", "pkg/runlog", "pkg/experiment"},
 	{"pkg/engine"},
-	{"pkg/losses", "pkg/samplers", "pkg/checkpoint"},
+	{"pkg/losses", "pkg/samplers", "pkg/couplings", "pkg/checkpoint"},
+	{"pkg/interpolants", "pkg/integrators"},
 	{"pkg/models", "pkg/datasets", "pkg/backend"},
 	{"pkg/tempering", "pkg/buffer", "pkg/diagnostics", "pkg/schedules"},
 	{"pkg/internal/atomicfile", "pkg/internal/rng"},
@@ -32,7 +33,7 @@ var layers = [][]string{
 
 // only says which packages alone may import a third-party module (or one of its packages).
 var only = map[string][]string{
-	"github.com/gomlx/gomlx/pkg/core/graph": {"pkg/backend", "pkg/models", "pkg/losses", "pkg/samplers", "pkg/engine"},
+	"github.com/gomlx/gomlx/pkg/core/graph": {"pkg/backend", "pkg/models", "pkg/integrators", "pkg/interpolants", "pkg/losses", "pkg/samplers", "pkg/engine"},
 	"github.com/gomlx/gomlx/backends":       {"pkg/backend"},
 	"github.com/gomlx/go-xla":               {"pkg/backend"},
 	"github.com/spf13/cobra":                {"cmd/coordinator", "cmd/replica"},

@@ -19,17 +19,19 @@ type Config struct {
 	Compat string `yaml:"compat"`
 }
 
-// Kinds are the names that Config.Kind knows; Compats those of Config.Compat.
-var (
-	Kinds   = []string{"parallel_tempering_cd", "persistent_cd", "contrastive_divergence"}
-	Compats = []string{"none", "torchebm"}
-)
+// KindNames are the names that Config.Kind knows.
+func KindNames() []string {
+	return []string{"parallel_tempering_cd", "persistent_cd", "contrastive_divergence"}
+}
+
+// Compats are the names that Config.Compat knows.
+var Compats = []string{"none", "torchebm"}
 
 // Validate reports every fault of the section, each by its key.
 func (c Config) Validate() error {
 	var errs []error
-	if !slices.Contains(Kinds, c.Kind) {
-		errs = append(errs, fmt.Errorf("kind: %q, want one of %s", c.Kind, strings.Join(Kinds, ", ")))
+	if !slices.Contains(KindNames(), c.Kind) {
+		errs = append(errs, fmt.Errorf("kind: %q, want one of %s", c.Kind, strings.Join(KindNames(), ", ")))
 	}
 	if !slices.Contains(Compats, c.Compat) {
 		errs = append(errs, fmt.Errorf("compat: %q, want one of %s", c.Compat, strings.Join(Compats, ", ")))

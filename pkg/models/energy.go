@@ -34,10 +34,7 @@ import (
 
 // Energy is an energy function with or without parameters. Implement it to train one of your own.
 type Energy interface {
-	// Dim is the number of coordinates of a state.
-	Dim() int
-	// Params lists the parameters in the order of the flat parameter vector; an analytic energy has none.
-	Params() []Param
+	Network
 	// Energy builds E(x): x is [batch, dim], the result [batch]. weights are the parameters in the order and shapes of
 	// Params. It must be a function of its arguments alone (no dropout, no batch statistics), or no sampler has a
 	// stationary law. It may panic with a message, as GoMLX's graph functions do.
@@ -65,7 +62,7 @@ func (p Param) Size() int {
 type Init func(shape []int, stream *rng.Stream) []float64
 
 // NumParams is the length of the flat parameter vector.
-func NumParams(e Energy) int {
+func NumParams(e Network) int {
 	n := 0
 	for _, p := range e.Params() {
 		n += p.Size()
@@ -74,7 +71,7 @@ func NumParams(e Energy) int {
 }
 
 // InitParams draws the flat parameter vector.
-func InitParams(e Energy, seed uint64) []float64 {
+func InitParams(e Network, seed uint64) []float64 {
 	var flat []float64
 	for i, p := range e.Params() {
 		values := p.Init(p.Shape, rng.New(seed, rng.InitParams, uint64(i), 0))
@@ -88,7 +85,7 @@ func InitParams(e Energy, seed uint64) []float64 {
 
 // Unpack cuts a flat parameter vector [NumParams] into the parameters. Take gradients with respect to these pieces, not
 // to flat: GoMLX v0.26 has no second derivative through Slice.
-func Unpack(e Energy, flat *graph.Node) []*graph.Node {
+func Unpack(e Network, flat *graph.Node) []*graph.Node {
 	var pieces []*graph.Node
 	at := 0
 	for _, p := range e.Params() {

@@ -25,17 +25,17 @@ type Config struct {
 	Clamp []float64 `yaml:"clamp"`
 }
 
-// Kinds are the names that Config.Kind knows; Integrators those of Config.Integrator.
-var (
-	Kinds       = []string{"mala", "langevin"}
-	Integrators = []string{"euler_maruyama", "heun"}
-)
+// KindNames are the names that Config.Kind knows.
+func KindNames() []string { return []string{"mala", "langevin"} }
+
+// Integrators are the names that Config.Integrator knows.
+var Integrators = []string{"euler_maruyama", "heun"}
 
 // Validate reports every fault of the section, each by its key.
 func (c Config) Validate() error {
 	var errs []error
-	if !slices.Contains(Kinds, c.Kind) {
-		errs = append(errs, fmt.Errorf("kind: %q, want one of %s", c.Kind, strings.Join(Kinds, ", ")))
+	if !slices.Contains(KindNames(), c.Kind) {
+		errs = append(errs, fmt.Errorf("kind: %q, want one of %s", c.Kind, strings.Join(KindNames(), ", ")))
 	}
 	if c.Steps < 1 {
 		errs = append(errs, fmt.Errorf("steps: %d, want at least 1", c.Steps))

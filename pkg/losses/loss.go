@@ -1,0 +1,89 @@
+package losses
+
+import (
+	. "github.com/gomlx/gomlx/pkg/core/graph"
+
+	"github.com/kelvin-ebm/kelvin/pkg/models"
+	"github.com/kelvin-ebm/kelvin/pkg/schedules"
+)
+
+// Loss is an objective of a batch of data, without a replay buffer: score matching, equilibrium matching and their kin.
+// It only says what it needs and builds its graph; drawing, pairing and scheduling are the engine's. Add one by
+// implementing it and giving it a row in [Kinds].
+type Loss interface {
+	// Needs says what a step needs beside the rows of data, for a batch [batch, dim].
+	Needs(batch, dim int) Needs
+	// Build builds the loss of a batch under a model.
+	Build(m Model, in Batch) Result
+}
+
+// Needs is what a step of a loss needs beside the data.
+type Needs struct {
+	Energy bool // needs Model.Energy
+	Field  bool // needs Model.Field
+	// Source asks for Batch.Source, draws of N(0, I) that are paired with the rows by the configured coupling.
+	Source bool
+	// Draws are the random arrays of a step, in the order of Batch.Draws.
+	Draws []Draw
+	// Scalars are settings that may follow a schedule over the training steps, in the order of Batch.Scalars.
+	Scalars []Setting
+	// Chains are short unadjusted Langevin chains that run before the step; nil for none.
+	Chains *Chains
+}
+
+// Draw is a random array: standard normal, or uniform in (0, 1).
+type Draw struct {
+	Name    string
+	Uniform bool
+	Dims    []int
+}
+
+// Setting is a setting of the loss that may follow a schedule.
+type Setting struct {
+	Name string // its key in the loss section
+	At   schedules.Schedule
+}
+
+// Chains are short Langevin chains x ← x − h∇E + √(2hτ)z under the weights of the step, held constant in the loss.
+// Chain i starts from row i of the source for i < FromSource and from a row of the data after that, both in an order
+// shuffled by counter.
+type Chains struct {
+	Rows, FromSource int
+	Steps            int
+	StepSize         float64
+	// Temperature is τ of chain i at step m, counted from 0.
+	Temperature func(i, m int) float64
+	// On says whether step n of the training runs them; where it does not, Batch.Negatives holds the starts.
+	On func(step int) bool
+}
+
+// Model is what a loss differentiates, at the weights of the step.
+type Model struct {
+	Energy EnergyFn       // E(x), [batch]
+	Field  models.FieldFn // f(x, t, y), [batch, dim]
+	// Hidden builds the activations of the last hidden layer, [batch, width]; nil for a field that has none to show.
+	Hidden models.FieldFn
+}
+
+// Batch is the input of one step.
+type Batch struct {
+	X         *Node   // rows of data, [batch, dim]; in the order of the coupling
+	Labels    *Node   // [batch] int32, the null label where it was dropped; nil without labels
+	Source    *Node   // [batch, dim]
+	Weights   *Node   // [batch], the coupling's; nil where they are all equal
+	Draws     []*Node // see Needs
+	Scalars   []*Node
+	Negatives *Node // the ends of the chains, [rows, dim]
+}
+
+// Result is a loss and the parts of it that are worth a line in the metrics, scalars all.
+type Result struct {
+	Loss  *Node
+	Parts []Part
+}
+
+// Part is a named scalar.
+type Part struct {
+	Name  string
+	Value *Node
+}
