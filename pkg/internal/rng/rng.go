@@ -32,6 +32,12 @@ const (
 	DataNoise  Purpose = 12 // noise added to positives
 	Evaluate   Purpose = 13 // random projections, held-out draws
 	Sample     Purpose = 14 // coordinator sample
+	Source     Purpose = 15 // noise rows that a transport loss pairs with the data: (step, shard)
+	Coupling   Purpose = 16 // uniforms of a coupling that draws: (step, shard)
+	LabelDrop  Purpose = 17 // labels replaced by the null label: (step, shard)
+	LossDraws  Purpose = 18 // device key of a loss's own draws: (step, shard, block)
+	LossChains Purpose = 19 // which rows the chains of energy matching start from: (step, shard)
+	Classifier Purpose = 20 // weights and batches of the classifier that evaluates samples
 )
 
 const (
