@@ -18,7 +18,7 @@ import (
 
 func newBenchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Time the parts that decide how fast a run is"}
-	cmd.AddCommand(newBenchStepCommand())
+	cmd.AddCommand(newBenchStepCommand(), newBenchLossCommand())
 	return cmd
 }
 
@@ -142,8 +142,13 @@ func (r *stepBench) run(b *backend.Backend) error {
 			times = append(times, ms)
 		}
 	}
+	r.P10MS, r.MedianMS, r.P90MS = quantiles(times)
+	return nil
+}
+
+// quantiles sorts times.
+func quantiles(times []float64) (p10, median, p90 float64) {
 	slices.Sort(times)
 	at := func(q float64) float64 { return times[int(q*float64(len(times)-1)+0.5)] }
-	r.P10MS, r.MedianMS, r.P90MS = at(0.1), at(0.5), at(0.9)
-	return nil
+	return at(0.1), at(0.5), at(0.9)
 }

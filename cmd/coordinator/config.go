@@ -41,7 +41,7 @@ func newConfigCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newConfigValidateCommand(), newConfigExplainCommand(), newConfigSchemaCommand())
+	cmd.AddCommand(newConfigValidateCommand(), newConfigExplainCommand(), newConfigSchemaCommand(), newConfigReferenceCommand())
 	return cmd
 }
 

@@ -102,11 +102,20 @@ func evaluationTable(w io.Writer, ev *local.Evaluation) error {
 		t.AppendRow(table.Row{"modes found", fmt.Sprintf("%d of %d", *ev.ModesHit, *ev.Modes), fmt.Sprintf("%.1f %% of the samples in one", 100**ev.InsideAny)})
 		row("mode weights, TV", ev.ModeTV, "%.4f", "total variation")
 	}
+	if ev.ClassifierTest != nil {
+		row("Fréchet distance", ev.Frechet, "%.4g", fmt.Sprintf("%.3g between two parts of the data; classifier's features", *ev.FrechetNull))
+		row("class shares, TV", ev.ClassTV, "%.4f", "total variation, by a classifier")
+		row("samples show their label", ev.LabelAccuracy, "%.4f", fmt.Sprintf("by that classifier, right on %.1f %% of the test rows", 100**ev.ClassifierTest))
+	}
 	if len(ev.SwapAccept) > 0 {
 		t.AppendRow(table.Row{"swap acceptance", local.Percentages(ev.SwapAccept), "a pair of rungs, hottest first"})
 		t.AppendRow(table.Row{"restarts", fmt.Sprint(ev.Restarts), "from the reference to the target, while sampling"})
 	}
-	t.AppendRow(table.Row{"explorer acceptance", local.Percentages(ev.ExplorerAccept), ev.Explorer})
+	if len(ev.ExplorerAccept) > 0 {
+		t.AppendRow(table.Row{"explorer acceptance", local.Percentages(ev.ExplorerAccept), ev.Explorer})
+	} else {
+		t.AppendRow(table.Row{"sampler", "", ev.Explorer})
+	}
 	for _, note := range ev.Notes {
 		t.AppendRow(table.Row{"note", "", short(note, 60)})
 	}

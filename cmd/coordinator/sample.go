@@ -1,65 +1,63 @@
 package main
 
 import (
-	"fmt"
-	"strings"
-
-	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
-	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/local"
-	"github.com/kelvin-ebm/kelvin/pkg/models"
 )
 
 func newSampleCommand() *cobra.Command {
-	var dir, energy, out string
-	var dim int
-	var params []string
+	var dir, out string
+	var label int
+	var guidance float64
+	var energy energyFlags
 	var b backendFlags
-	s := local.SampleOptions{Samples: 1000, Burn: 200, Gap: 10, Chains: 64, Steps: 10, StepSize: 0.01, NoiseScale: 1, Rungs: 1, Path: "linear", BetaMin: 0.1, ReferenceStd: 3, Kernel: "mala"}
+	s := local.SampleOptions{Samples: 1000, Burn: 200, Gap: 10, Chains: 64, Rungs: 1, Path: "linear", BetaMin: 0.1, ReferenceStd: 3}
 	cmd := &cobra.Command{
 		Use:   "sample --run DIR | --energy NAME",
 		Short: "Draw from a trained or an analytic energy",
 		Long: `Draw from a trained energy (--run) with the experiment's own sampler and ladder, or from an analytic one (--energy) with
-the kernel and the ladder of the flags. The npz file holds x [samples, dim] and energy [samples].`,
+the sampler and the ladder of the flags. The npz file holds x [samples, dim] and energy [samples].
+
+Descents and annealed chains go somewhere and end there: every sample is then the end of a chain of its own, whose length is
+--steps, and --chains, --burn and --gap have nothing to say.`,
 		Example: `  coordinator sample --run runs/two-moons --samples 5000 --out moons.npz
   coordinator sample --energy double_well --dim 2 --set h=3 --samples 4000 --step-size 0.02
-  coordinator sample --energy double_well_tilted --set a=10 --set c=0.5 --rungs 6 --reference-std 2`,
+  coordinator sample --energy double_well_tilted --set a=10 --set c=0.5 --rungs 6 --reference-std 2
+  coordinator sample --energy rosenbrock --sampler hmc --set sampler.leapfrog_steps=20 --step-size 0.02 --diagnostics d.npz
+  coordinator sample --energy booth --sampler langevin --step-size '{kind: cosine, start: 0.02, end: 0.001}'`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
 	f.StringVar(&dir, "run", "", "the folder of a run")
-	f.StringVar(&energy, "energy", "", "name of an analytic energy: "+strings.Join(models.AnalyticKinds(), ", "))
-	f.StringArrayVar(&params, "set", nil, "a parameter of the energy: `key=value`; may be given several times")
-	f.IntVar(&dim, "dim", 0, "coordinates of a state, where the energy leaves it open (default 2)")
+	energy.add(cmd)
 	f.IntVar(&s.Samples, "samples", s.Samples, "states to draw")
 	f.StringVar(&out, "out", "", "npz file (default samples.npz; in the run's folder with --run)")
 	f.IntVar(&s.Burn, "burn", s.Burn, "scans before the first state counts")
 	f.IntVar(&s.Gap, "gap", s.Gap, "scans between two states of a chain")
 	f.Uint64Var(&s.Seed, "seed", 1, "seed, with --energy")
-	f.StringVar(&s.Kernel, "sampler", s.Kernel, "mala or langevin, with --energy")
-	f.IntVar(&s.Steps, "steps", s.Steps, "chain steps a scan, with --energy")
-	f.Float64Var(&s.StepSize, "step-size", s.StepSize, "step size of the target rung, with --energy")
-	f.Float64Var(&s.NoiseScale, "noise-scale", s.NoiseScale, "noise scale of langevin, with --energy")
+	f.IntVar(&s.Thin, "thin", 0, "chain steps between two states of a chain, in place of --gap, with --energy and one rung")
+	f.BoolVar(&s.Trajectory, "trajectory", false, "write trajectory [chains, kept, dim] and trajectory_energy too, with --energy and one rung")
 	f.IntVar(&s.Chains, "chains", s.Chains, "chains, or ladders, side by side, with --energy")
 	f.IntVar(&s.Rungs, "rungs", s.Rungs, "rungs of the ladder, with --energy; 1 is no tempering")
 	f.StringVar(&s.Path, "path", s.Path, "linear or power, with --energy")
 	f.Float64Var(&s.BetaMin, "beta-min", s.BetaMin, "β of the hottest rung on the power path, with --energy")
 	f.Float64Var(&s.ReferenceStd, "reference-std", s.ReferenceStd, "standard deviation of the Gaussian reference, and of the first states, with --energy")
+	f.IntVar(&label, "label", 0, "label of every sample of a conditional field, with --run (default: every label in turn)")
+	f.Float64Var(&guidance, "guidance", 1, "scale of classifier-free guidance, with --run (default: the experiment's)")
 	b.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if (dir == "") == (energy == "") {
+		if (dir == "") == (energy.name == "") {
 			return usageErrorf("want one of --run DIR and --energy NAME")
 		}
-		if err := positive(map[string]int{"samples": s.Samples, "gap": s.Gap, "chains": s.Chains, "rungs": s.Rungs, "steps": s.Steps}); err != nil {
+		if err := positive(map[string]int{"samples": s.Samples, "gap": s.Gap, "chains": s.Chains, "rungs": s.Rungs}); err != nil {
 			return err
 		}
 		if s.Burn < 0 {
 			return usageErrorf("--burn: %d, want 0 or more", s.Burn)
 		}
 		if dir != "" {
-			for _, name := range []string{"seed", "sampler", "steps", "step-size", "noise-scale", "chains", "rungs", "path", "beta-min", "reference-std", "dim", "set"} {
+			for _, name := range append([]string{"seed", "thin", "trajectory", "chains", "rungs", "path", "beta-min", "reference-std"}, energyFlagNames...) {
 				if f.Changed(name) {
 					return usageErrorf("--%s: goes with --energy; a run has its own sampler, see its experiment.yaml", name)
 				}
@@ -67,17 +65,29 @@ the kernel and the ladder of the flags. The npz file holds x [samples, dim] and 
 			if out == "" {
 				out = dir + "/samples.npz"
 			}
-			return sampleRun(cmd, dir, out, s, b)
+			var flow local.FlowOptions
+			if f.Changed("label") {
+				flow.Label = &label
+			}
+			if f.Changed("guidance") {
+				flow.Guidance = &guidance
+			}
+			return sampleRun(cmd, dir, out, s, flow, b)
+		}
+		for _, name := range []string{"label", "guidance"} {
+			if f.Changed(name) {
+				return usageErrorf("--%s: goes with --run; an analytic energy knows no labels", name)
+			}
 		}
 		if out == "" {
 			out = "samples.npz"
 		}
-		return sampleEnergy(cmd, energy, dim, params, out, s, b)
+		return energy.sample(cmd, out, s, b)
 	}
 	return cmd
 }
 
-func sampleRun(cmd *cobra.Command, dir, out string, s local.SampleOptions, b backendFlags) (err error) {
+func sampleRun(cmd *cobra.Command, dir, out string, s local.SampleOptions, flow local.FlowOptions, b backendFlags) (err error) {
 	run, err := openRun(cmd, dir, b)
 	if err != nil {
 		return err
@@ -87,7 +97,7 @@ func sampleRun(cmd *cobra.Command, dir, out string, s local.SampleOptions, b bac
 			err = closing
 		}
 	}()
-	x, err := run.Samples(cmd.Context(), s.Samples, s.Burn, s.Gap)
+	x, err := run.Samples(cmd.Context(), s.Samples, s.Burn, s.Gap, flow)
 	if err != nil {
 		return err
 	}
@@ -95,67 +105,4 @@ func sampleRun(cmd *cobra.Command, dir, out string, s local.SampleOptions, b bac
 		return err
 	}
 	return printf(cmd.OutOrStdout(), "%d samples of %s → %s\n", s.Samples, run.Parts.Config.Name, out)
-}
-
-func sampleEnergy(cmd *cobra.Command, name string, dim int, params []string, out string, s local.SampleOptions, flags backendFlags) (err error) {
-	set := map[string]any{}
-	for _, p := range params {
-		key, value, ok := strings.Cut(p, "=")
-		if !ok || key == "" {
-			return usageErrorf("--set: %q, want key=value", p)
-		}
-		set[key] = value
-	}
-	e, err := local.AnalyticEnergy(name, dim, set)
-	if err != nil {
-		return usageError{err}
-	}
-	if err := s.Validate(); err != nil {
-		return usageError{err}
-	}
-	kind := flags.kind
-	if kind == "" {
-		kind = backend.Auto
-	}
-	cfg := backend.Config{Kind: kind, Threads: 2}
-	if err := cfg.Validate(); err != nil {
-		return usageErrorf("--backend: %w", err)
-	}
-	b, err := backend.Open(cmd.Context(), cfg, flags.options(cmd.ErrOrStderr()))
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if closing := b.Close(); err == nil {
-			err = closing
-		}
-	}()
-	got, err := local.SampleEnergy(cmd.Context(), b, e, s)
-	if err != nil {
-		return err
-	}
-	if err := local.WriteNPZ(out, e.Dim(), got.X, got.Energy); err != nil {
-		return err
-	}
-	t := newTable(cmd.OutOrStdout(), "coordinate", "mean", "± se", "known", "variance", "known")
-	t.SetTitle("%s, %d samples, %s on %s", name, s.Samples, got.Explorer, b.Kind())
-	facts := models.Facts{}
-	if k, ok := e.(models.Known); ok {
-		facts = k.Known()
-	}
-	known := func(v []float64, i int) string {
-		if i >= len(v) {
-			return "–"
-		}
-		return fmt.Sprintf("%.4f", v[i])
-	}
-	for i := range min(e.Dim(), 10) {
-		t.AppendRow(table.Row{i, fmt.Sprintf("%.4f", got.Mean[i]), fmt.Sprintf("%.4f", got.StdErr[i]), known(facts.Mean, i), fmt.Sprintf("%.4f", got.Variance[i]), known(facts.Variance, i)})
-	}
-	t.Render()
-	text := fmt.Sprintf("explorer acceptance %s", local.Percentages(got.Accept))
-	if len(got.SwapAccept) > 0 {
-		text = fmt.Sprintf("swap acceptance %s, %d restarts\n", local.Percentages(got.SwapAccept), got.Restarts) + text
-	}
-	return printf(cmd.OutOrStdout(), "%s\n%s\n", text, out)
 }

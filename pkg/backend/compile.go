@@ -2,6 +2,7 @@ package backend
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/gomlx/gomlx/backends"
@@ -22,11 +23,15 @@ type Program struct {
 	backend *Backend
 	inputs  []Input
 	graph   *graph.Graph
+	unread  []*tensors.Tensor // zeros for the parameters behind the inputs
 }
 
 // Compile builds and compiles a graph. build gets one node an input, in order, and returns the outputs.
 // It is the one place where a panic of a graph builder (GoMLX reports shape errors that way) becomes an error, which
 // names the program and its input shapes.
+//
+// GoMLX gives a graph a parameter for each variable that is set in it (context.Variable.SetValueGraph), though nothing
+// reads it. Such parameters may stay: a run feeds them zeros. One that is read is an error, for its value is nowhere.
 func Compile(b *Backend, name string, inputs []Input, build func(in []*graph.Node) []*graph.Node) (p *Program, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -38,8 +43,33 @@ func Compile(b *Backend, name string, inputs []Input, build func(in []*graph.Nod
 	for i, in := range inputs {
 		nodes[i] = graph.Parameter(g, in.Name, in.Shape)
 	}
-	g.Compile(build(nodes)...)
-	return &Program{name: name, backend: b, inputs: inputs, graph: g}, nil
+	outputs := build(nodes)
+	unread := unreadParameters(g, len(inputs), outputs)
+	g.Compile(outputs...)
+	return &Program{name: name, backend: b, inputs: inputs, graph: g, unread: unread}, nil
+}
+
+// unreadParameters makes zeros for the parameters of a graph that come after its inputs.
+func unreadParameters(g *graph.Graph, inputs int, outputs []*graph.Node) (zeros []*tensors.Tensor) {
+	extra := map[*graph.Node]bool{}
+	for i := inputs; i < g.NumParameters(); i++ {
+		p := g.GetParameterByHandle(graph.ParameterHandle(i))
+		extra[p] = true
+		zeros = append(zeros, tensors.FromShape(p.Shape()))
+	}
+	if len(extra) == 0 {
+		return nil
+	}
+	read := slices.Clone(outputs)
+	for _, n := range g.Nodes() {
+		read = append(read, n.Inputs()...)
+	}
+	for _, n := range read {
+		if extra[n] {
+			panic(fmt.Errorf("parameter %s is read but is no input of the program: want a value set for it", n.GetParameterName()))
+		}
+	}
+	return zeros
 }
 
 // Run executes the program. Inputs stay valid; outputs live on the device and belong to the caller, who ends them with
@@ -59,10 +89,13 @@ func (p *Program) RunDonating(donate []bool, in ...*tensors.Tensor) (out []*tens
 	if len(in) != len(p.inputs) {
 		return nil, fmt.Errorf("backend: run %s: %d inputs, want %d", p.name, len(in), len(p.inputs))
 	}
-	if donate == nil {
-		donate = make([]bool, len(in))
+	donate = append(slices.Clone(donate), make([]bool, len(in)+len(p.unread)-len(donate))...)
+	buffers := make([]backends.Buffer, len(donate))
+	for i, t := range p.unread {
+		if buffers[len(in)+i], err = t.Buffer(p.backend, 0); err != nil {
+			return nil, fmt.Errorf("backend: run %s: upload zeros: %w", p.name, err)
+		}
 	}
-	buffers := make([]backends.Buffer, len(in))
 	for i, t := range in {
 		if !t.Shape().Equal(p.inputs[i].Shape) {
 			return nil, fmt.Errorf("backend: run %s: input %s has shape %s, want %s", p.name, p.inputs[i].Name, t.Shape(), p.inputs[i].Shape)
@@ -80,7 +113,10 @@ func (p *Program) RunDonating(donate []bool, in ...*tensors.Tensor) (out []*tens
 }
 
 // Close frees the compiled program.
-func (p *Program) Close() { p.graph.Finalize() }
+func (p *Program) Close() {
+	p.graph.Finalize()
+	Release(p.unread...)
+}
 
 // Release frees tensors at once, on the device and on the host, instead of at the next garbage collection.
 func Release(ts ...*tensors.Tensor) {

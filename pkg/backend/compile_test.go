@@ -53,6 +53,41 @@ func TestGraphPanicsBecomeErrors(t *testing.T) {
 	})
 }
 
+// A variable of GoMLX's that is set in a graph leaves a parameter behind, which is fed zeros unless something reads it.
+func TestParametersBehindTheInputs(t *testing.T) {
+	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
+		p, err := backend.Compile(b, "unread", []backend.Input{vector("x", 2)}, func(in []*Node) []*Node {
+			Parameter(in[0].Graph(), "var:/w", shapes.Make(dtypes.Float32, 3))
+			return []*Node{AddScalar(in[0], 1)}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for range 2 {
+			out, err := p.RunDonating([]bool{true}, tensors.FromValue([]float32{1, 2}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := backend.Read[float32](out[0]); err != nil || fmt.Sprint(got) != "[2 3]" {
+				t.Errorf("%v, error %v, want [2 3]", got, err)
+			}
+			backend.Release(out...)
+		}
+		for name, read := range map[string]func(w *Node) *Node{
+			"by an operation": func(w *Node) *Node { return Neg(w) },
+			"as an output":    func(w *Node) *Node { return w },
+		} {
+			_, err := backend.Compile(b, "read", []backend.Input{vector("x", 2)}, func(in []*Node) []*Node {
+				return []*Node{read(Parameter(in[0].Graph(), "var:/w", shapes.Make(dtypes.Float32, 3)))}
+			})
+			if err == nil || !strings.Contains(err.Error(), "parameter var:/w is read but is no input of the program") {
+				t.Errorf("read %s: error %v", name, err)
+			}
+		}
+	})
+}
+
 func TestRunChecksItsInputs(t *testing.T) {
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
 		p, err := backend.Compile(b, "sum", []backend.Input{vector("x", 2), vector("unused", 2)}, func(in []*Node) []*Node {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -31,6 +32,8 @@ type Config struct {
 
 	Path         string   `yaml:"path,omitempty"`
 	Array        string   `yaml:"array,omitempty"`
+	Header       *bool    `yaml:"header,omitempty"`
+	Columns      []string `yaml:"columns,flow,omitempty"`
 	Labels       string   `yaml:"labels,omitempty"`
 	Dequantise   string   `yaml:"dequantise,omitempty"`
 	Divide       *float64 `yaml:"divide,omitempty"`
@@ -91,8 +94,8 @@ func Kinds() []Kind {
 	noise := func(def float64) Param {
 		return number("noise", def, 0, false, "standard deviation σ of the normal noise added to both coordinates")
 	}
-	files := func(more ...Param) []Param {
-		head := []Param{{Key: "path", Doc: "the file; a relative path starts at the folder of the experiment file", Want: "a file name", Required: true}}
+	files := func(what string, more ...Param) []Param {
+		head := []Param{{Key: "path", Doc: what + "; a relative path starts at the folder of the experiment file", Want: "a file name", Required: true}}
 		return append(append(head, more...),
 			Param{Key: "dequantise", Default: "none", Want: "none or uniform", valid: func(v reflect.Value) bool { return v.String() == "none" || v.String() == "uniform" },
 				Doc: "uniform: add U to every number of the file, before dividing; the numbers must be whole. Drawn once, at load, by counter"},
@@ -122,10 +125,22 @@ func Kinds() []Kind {
 		{"grid", "m² points with coordinates evenly spaced over [−L, L], both ends included, plus σz", append([]Param{
 			count("per_dim", 10, 1, 1000, "m, points a side; the training set has m² rows"), number("range_limit", 1, 0, true, "L, half the side of the grid"), noise(0.01)},
 			toy(1)[1:]...)},
-		{"npz", "an array of a NumPy .npz file, one row an entry of its first axis", files(
+		{"npz", "an array of a NumPy .npz file, one row an entry of its first axis", files("the file",
 			Param{Key: "array", Doc: "name of the array; may be left out where the file has a single one besides the labels", Want: "a name"},
 			Param{Key: "labels", Doc: "name of an array of whole numbers, one a row; left out, the rows have no labels", Want: "a name"})},
-		{"npy", "the array of a NumPy .npy file, one row an entry of its first axis", files()},
+		{"npy", "the array of a NumPy .npy file, one row an entry of its first axis", files("the file")},
+		{"idx", "an array of a file in MNIST's IDX format, plain or packed by gzip, one row an entry of its first axis: [28, 28] for an image", files("the file",
+			Param{Key: "labels", Doc: "IDX file of the labels, in the folder of path; left out, the rows have no labels", Want: "a file name"})},
+		{"images", "the PNG images of a folder, all of one size, or of its sub-folders, one a class; numbers 0 to 255, grey [height, width], colour [3, height, width]",
+			files("the folder")},
+		{"csv", "the rows of a table in text, fields apart by commas, plain or packed by gzip", files("the file",
+			Param{Key: "header", Default: true, Doc: "the first line names the columns; without one they are called 1, 2, …", Want: "true or false"},
+			Param{Key: "columns", Doc: "names of the columns to take, in the order of a row; left out, all but the labels", Want: "a list of different names",
+				valid: func(v reflect.Value) bool {
+					names := slices.Sorted(slices.Values(v.Interface().([]string)))
+					return len(names) > 0 && !slices.Contains(names, "") && len(slices.Compact(names)) == v.Len()
+				}},
+			Param{Key: "labels", Doc: "name of the column of labels: whole numbers, or words, which are numbered in alphabetical order; left out, the rows have no labels", Want: "a name"})},
 	}
 }
 
@@ -206,6 +221,9 @@ func (c Config) Validate() error {
 	})
 	if c.Array != "" && c.Array == c.Labels {
 		errs = append(errs, fmt.Errorf("labels: %q is the array of the data, want another one", c.Labels))
+	}
+	if c.Labels != "" && slices.Contains(c.Columns, c.Labels) {
+		errs = append(errs, fmt.Errorf("labels: %q is one of the columns of the data, want another one", c.Labels))
 	}
 	return errors.Join(errs...)
 }

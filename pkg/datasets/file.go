@@ -1,6 +1,9 @@
 package datasets
 
 import (
+	"bufio"
+	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -16,23 +19,14 @@ import (
 
 // loadFile reads, checks, splits and scales the file of cfg, which has its defaults written in.
 func loadFile(cfg Config, seed uint64, path string) (train, test *Dataset, err error) {
-	data, labels, name, err := readFile(cfg, path)
+	t, err := readTable(cfg, path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("data: %s: %w", path, err)
+		return nil, nil, fmt.Errorf("data: %w", err)
 	}
-	n := data.shape[0]
-	d := &Dataset{Name: filepath.Base(path), Dim: len(data.data) / n, Rows: data.data, Shape: data.shape[1:]}
+	n := t.shape[0]
+	d := &Dataset{Name: filepath.Base(path), Dim: len(t.data) / n, Rows: t.data, Labels: t.labels, ClassNames: t.classes, Shape: t.shape[1:]}
 	if len(d.Shape) == 0 || *cfg.Flatten {
 		d.Shape = []int{d.Dim}
-	}
-	if err := check(data, cfg.Dequantise == "uniform"); err != nil {
-		return nil, nil, fmt.Errorf("data: %s: %s: %w", path, name, err)
-	}
-	if labels != nil {
-		d.Labels = make([]int, n)
-		for i, v := range labels.data {
-			d.Labels[i] = int(v)
-		}
 	}
 	if cfg.Dequantise == "uniform" {
 		// Keyed by row, not by place in the split, so that a row looks the same whatever the test fraction is.
@@ -61,7 +55,7 @@ func loadFile(cfg Config, seed uint64, path string) (train, test *Dataset, err e
 // part is a copy of some rows, in the order of the whole.
 func (d *Dataset) part(rows []int) *Dataset {
 	slices.Sort(rows)
-	out := &Dataset{Name: d.Name, Dim: d.Dim, Shape: d.Shape, Rows: make([]float64, 0, len(rows)*d.Dim)}
+	out := &Dataset{Name: d.Name, Dim: d.Dim, Shape: d.Shape, ClassNames: d.ClassNames, Rows: make([]float64, 0, len(rows)*d.Dim)}
 	for _, i := range rows {
 		out.Rows = append(out.Rows, d.Row(i)...)
 		if d.Labels != nil {
@@ -95,49 +89,100 @@ func scalingOf(train *Dataset, divide float64, standardise bool) Affine {
 	return a
 }
 
-// readFile decodes the array and the labels; name is how messages call the array.
-func readFile(cfg Config, path string) (data, labels *array, name string, err error) {
-	f, err := os.Open(path)
+// table is what a file holds: finite numbers, whole ones where they are to be dequantised, at least one row of one number.
+type table struct {
+	array
+	labels  []int    // nil where there are none
+	classes []string // names of the labels, nil where they have none
+}
+
+// readTable reads the file or folder of any kind. Its errors begin with the file, and say where in it.
+func readTable(cfg Config, path string) (*table, error) {
+	switch cfg.Dataset {
+	case "images":
+		return readImages(path)
+	case "csv":
+		return readCSV(cfg, path)
+	}
+	f, size, err := openFile(cfg.Dataset, path)
 	if err != nil {
-		if pe, ok := err.(*os.PathError); ok {
-			err = pe.Err // the caller names the file
-		}
-		return nil, nil, "", err
+		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, nil, "", err
-	}
-	if info.IsDir() {
-		return nil, nil, "", fmt.Errorf("a folder, want a %s file", cfg.Dataset)
-	}
-	if cfg.Dataset == "npy" {
+	var data, labels *array
+	name, labelsName := "array", fmt.Sprintf("array %q", cfg.Labels)
+	switch cfg.Dataset {
+	case "npz":
+		data, labels, name, err = readArchive(cfg, f, size)
+	case "npy":
 		data, err = readNPY(f)
-		name = "array"
-	} else {
-		data, labels, name, err = readArchive(cfg, f, info.Size())
-	}
-	if err != nil {
-		return nil, nil, "", err
-	}
-	if len(data.shape) == 0 {
-		return nil, nil, "", fmt.Errorf("%s: a single number, want an array of rows", name)
-	}
-	if len(data.data) == 0 {
-		return nil, nil, "", fmt.Errorf("%s: shape %v is empty, want at least one row of one number", name, data.shape)
-	}
-	if labels != nil {
-		if len(labels.shape) != 1 || labels.shape[0] != data.shape[0] {
-			return nil, nil, "", fmt.Errorf("array %q: shape %v, want [%d]: one label a row of %s", cfg.Labels, labels.shape, data.shape[0], name)
-		}
-		for i, v := range labels.data {
-			if v != math.Trunc(v) || math.Abs(v) > 1<<53 { // also true of NaN
-				return nil, nil, "", fmt.Errorf("array %q: row %d is %g, want whole numbers as labels", cfg.Labels, i, v)
+	case "idx":
+		if data, err = readIDX(f); err == nil && cfg.Labels != "" {
+			labelsPath := filepath.Join(filepath.Dir(path), cfg.Labels)
+			labelsName = "labels of " + labelsPath
+			if labels, err = readIDXFile(labelsPath); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return data, labels, name, nil
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := check(data, cfg.Dequantise == "uniform"); err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", path, name, err)
+	}
+	t := &table{array: *data}
+	if labels != nil {
+		if len(labels.shape) != 1 || labels.shape[0] != data.shape[0] {
+			return nil, fmt.Errorf("%s: %s: shape %v, want [%d]: one label a row of %s", path, labelsName, labels.shape, data.shape[0], name)
+		}
+		t.labels = make([]int, len(labels.data))
+		for i, v := range labels.data {
+			if v != math.Trunc(v) || math.Abs(v) > 1<<53 { // also true of NaN
+				return nil, fmt.Errorf("%s: %s: row %d is %g, want whole numbers as labels", path, labelsName, i, v)
+			}
+			t.labels[i] = int(v)
+		}
+	}
+	return t, nil
+}
+
+// openFile opens a file of some kind of data for reading, and says how long it is.
+func openFile(kind, path string) (f *os.File, size int64, err error) {
+	f, err = os.Open(path)
+	if err != nil {
+		return nil, 0, plain(path, err)
+	}
+	info, err := f.Stat()
+	if err == nil && info.IsDir() {
+		err = fmt.Errorf("a folder, want a %s file", kind)
+	}
+	if err != nil {
+		f.Close()
+		return nil, 0, plain(path, err)
+	}
+	return f, info.Size(), nil
+}
+
+// plain is an error that begins with the path, and names it once.
+func plain(path string, err error) error {
+	if pe, ok := err.(*os.PathError); ok {
+		err = pe.Err
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+// unpacked reads through gzip where the stream begins like one.
+func unpacked(r io.Reader) (io.Reader, error) {
+	b := bufio.NewReader(r)
+	if magic, err := b.Peek(2); err != nil || magic[0] != 0x1f || magic[1] != 0x8b {
+		return b, nil // a file too short for a gzip one is not one
+	}
+	z, err := gzip.NewReader(b)
+	if err != nil {
+		return nil, err
+	}
+	return z, nil
 }
 
 func readArchive(cfg Config, r io.ReaderAt, size int64) (data, labels *array, name string, err error) {
@@ -163,9 +208,15 @@ func readArchive(cfg Config, r io.ReaderAt, size int64) (data, labels *array, na
 	return data, labels, name, err
 }
 
-// check refuses numbers that are not finite and, where whole is set, those that are not whole. Rows and columns count
+// check refuses an array without a row, numbers that are not finite and, where whole is set, those that are not whole. Rows and columns count
 // from 0; in a row of several axes the column is given by its index along each.
 func check(a *array, whole bool) error {
+	if len(a.shape) == 0 {
+		return errors.New("a single number, want an array of rows")
+	}
+	if len(a.data) == 0 {
+		return fmt.Errorf("shape %v is empty, want at least one row of one number", a.shape)
+	}
 	row := len(a.data) / a.shape[0]
 	for i, v := range a.data {
 		if !math.IsNaN(v) && !math.IsInf(v, 0) && (!whole || v == math.Trunc(v)) {

@@ -81,35 +81,45 @@ func readNPY(r io.Reader) (*array, error) {
 	if err != nil {
 		return nil, err
 	}
-	size, decode, err := decoder(a.dtype)
+	if a.data, err = readNumbers(r, a.dtype, a.shape); err != nil {
+		return nil, err
+	}
+	if fortran {
+		a.data = toRowMajor(a.data, a.shape)
+	}
+	return a, nil
+}
+
+// readNumbers decodes the array that makes up the rest of a stream. It allocates no more than the stream holds.
+func readNumbers(r io.Reader, dtype string, shape []int) ([]float64, error) {
+	size, decode, err := decoder(dtype)
 	if err != nil {
 		return nil, err
 	}
 	count := 1
-	for _, d := range a.shape {
+	for _, d := range shape {
 		if d != 0 && count > math.MaxInt/16/d {
-			return nil, fmt.Errorf("shape %v: too large", a.shape)
+			return nil, fmt.Errorf("shape %v: too large", shape)
 		}
 		count *= d
 	}
 	want := int64(count) * int64(size)
 	raw, err := io.ReadAll(io.LimitReader(r, want+1))
 	switch {
-	case err != nil:
+	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF): // the end of a packed file that was cut short
 		return nil, fmt.Errorf("data: %w", err)
 	case int64(len(raw)) < want:
-		return nil, fmt.Errorf("truncated: %d of the %d bytes of shape %v", len(raw), want, a.shape)
+		return nil, fmt.Errorf("truncated: %d of the %d bytes of shape %v", len(raw), want, shape)
+	case err != nil:
+		return nil, fmt.Errorf("data: %w", err)
 	case int64(len(raw)) > want:
-		return nil, fmt.Errorf("more than the %d bytes of shape %v", want, a.shape)
+		return nil, fmt.Errorf("more than the %d bytes of shape %v", want, shape)
 	}
-	a.data = make([]float64, count)
-	for i := range a.data {
-		a.data[i] = decode(raw[i*size:])
+	data := make([]float64, count)
+	for i := range data {
+		data[i] = decode(raw[i*size:])
 	}
-	if fortran {
-		a.data = toRowMajor(a.data, a.shape)
-	}
-	return a, nil
+	return data, nil
 }
 
 // parseHeader reads a Python dictionary such as {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }.

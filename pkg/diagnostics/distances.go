@@ -15,6 +15,7 @@ const (
 	drawSamples = iota
 	drawData
 	drawProjection
+	drawHalves
 )
 
 // MMDOptions are the settings of MMD2. The zero value has the defaults.

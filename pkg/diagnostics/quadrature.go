@@ -1,6 +1,6 @@
 // Package diagnostics measures how good a trained energy is: its exact negative log-likelihood in one and two dimensions,
-// and, in any dimension, how far samples are from data (maximum mean discrepancy, sliced Wasserstein distance) and which
-// modes they reach.
+// and, in any dimension, how far samples are from data (maximum mean discrepancy, sliced Wasserstein distance, Fréchet
+// distance), which modes they reach, and whether a classifier finds the class that they should show.
 //
 //	nll, err := diagnostics.NLL2D(energies, test.Rows, diagnostics.Quadrature{})
 //	if err != nil {
@@ -10,6 +10,8 @@
 //	mmd, err := diagnostics.MMD2(samples, test.Rows, 2, diagnostics.MMDOptions{Seed: 7})
 //	w, err := diagnostics.SlicedWasserstein(samples, test.Rows, 2, diagnostics.SlicedOptions{Seed: 7})
 //	modes, err := diagnostics.Coverage(samples, law.Modes, law.ModeWeights, law.ModeRadius)
+//	c, err := diagnostics.TrainClassifier(images, labels, 64, 10, diagnostics.ClassifierOptions{Seed: 7})
+//	accuracy, err := c.Accuracy(sampledImages, askedLabels)
 //
 // Everything is a function of its arguments: what is chosen at random is chosen by counter from a seed.
 package diagnostics

@@ -7,7 +7,6 @@ import (
 
 	"github.com/kelvin-ebm/kelvin/pkg/buffer"
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
-	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
@@ -72,9 +71,9 @@ func (t *Trainer) Cut() (checkpoint.Cut, error) {
 		chains = append(chains, vector("column_start", meta.Buffer.Start))
 		meta.Buffer.Start = nil
 	}
-	files := map[string][]checkpoint.Tensor{"chains": chains, "params": t.named(st.Theta)}
+	files := map[string][]checkpoint.Tensor{"chains": chains, "params": named(sp.Network, st.Theta)}
 	if st.EMA != nil {
-		files["ema"] = t.named(st.EMA)
+		files["ema"] = named(sp.Network, st.EMA)
 	}
 	for i, m := range st.Moments {
 		files["optimizer"] = append(files["optimizer"], vector(fmt.Sprintf("moment%d", i+1), m))
@@ -105,11 +104,11 @@ func (t *Trainer) Restore(cut *checkpoint.Cut) error {
 	chains := cut.Files["chains"]
 	st := State{}
 	var err error
-	if st.Theta, err = t.flat(cut.Files["params"]); err != nil {
+	if st.Theta, err = flat(sp.Network, cut.Files["params"]); err != nil {
 		return fail(err)
 	}
 	if sp.Optimizer.EMA > 0 {
-		if st.EMA, err = t.flat(cut.Files["ema"]); err != nil {
+		if st.EMA, err = flat(sp.Network, cut.Files["ema"]); err != nil {
 			return fail(err)
 		}
 	}
@@ -180,36 +179,9 @@ func (t *Trainer) Params() ([]checkpoint.Tensor, error) {
 		return nil, err
 	}
 	if st.EMA != nil {
-		return t.named(st.EMA), nil
+		return named(t.cfg.Spec.Network, st.EMA), nil
 	}
-	return t.named(st.Theta), nil
-}
-
-// named cuts a flat parameter vector into the model's tensors.
-func (t *Trainer) named(flat []float32) []checkpoint.Tensor {
-	var out []checkpoint.Tensor
-	for _, p := range t.cfg.Spec.Network.Params() {
-		out = append(out, checkpoint.Tensor{Name: p.Name, Shape: slices.Clone(p.Shape), Data: flat[:p.Size():p.Size()]})
-		flat = flat[p.Size():]
-	}
-	return out
-}
-
-// flat is the inverse of named.
-func (t *Trainer) flat(tensors []checkpoint.Tensor) ([]float32, error) {
-	network := t.cfg.Spec.Network
-	if models.NumParams(network) == 0 {
-		return make([]float32, t.shard.params), nil
-	}
-	var out []float32
-	for _, p := range network.Params() {
-		v, err := checkpoint.Values[float32](tensors, p.Name, p.Shape...)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v...)
-	}
-	return out, nil
+	return named(t.cfg.Spec.Network, st.Theta), nil
 }
 
 func vector[T checkpoint.Element](name string, v []T) checkpoint.Tensor {

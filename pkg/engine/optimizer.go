@@ -80,3 +80,9 @@ func (c OptimizerConfig) update(theta, grad *Node, state []*Node, hyper *Node) (
 	}
 	return Sub(theta, Mul(rate, step)), state
 }
+
+// averaged moves the averaged parameters towards theta.
+func averaged(ema, theta, hyper *Node) *Node {
+	decay := Reshape(Slice(hyper, AxisElem(3)))
+	return Add(Mul(ema, decay), Mul(theta, OneMinus(decay)))
+}

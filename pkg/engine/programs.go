@@ -6,7 +6,6 @@ import (
 	"github.com/gomlx/gomlx/pkg/core/dtypes"
 	. "github.com/gomlx/gomlx/pkg/core/graph"
 	"github.com/gomlx/gomlx/pkg/core/shapes"
-	"github.com/gomlx/gomlx/pkg/core/tensors"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
@@ -101,7 +100,7 @@ func (s *Shard) explored(r *reader, network models.Fn, x *Node, n int, fresh boo
 	moving := rows - first
 	path := s.spec.path(network)
 
-	probe := s.spec.kernel(nil)
+	probe := s.spec.Sampler.NewKernel(nil)
 	total := n * samplers.StepCount(probe, moving, dim)
 	if first > 0 && fresh {
 		total += samplers.NormalCount(first, dim)
@@ -125,7 +124,7 @@ func (s *Shard) explored(r *reader, network models.Fn, x *Node, n int, fresh boo
 	var accepted *Node // nil for a kernel that takes every step
 	nonFinite := ZerosLike(sizes)
 	for m := range n {
-		kernel := s.spec.kernel(at(noiseTable, m))
+		kernel := s.spec.Sampler.NewKernel(at(noiseTable, m))
 		var info samplers.Info
 		point, info = kernel.Step(target, point, Mul(sizes, at(stepTable, m)), source.Step(kernel, moving, dim))
 		switch {
@@ -194,8 +193,7 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 		theta, moments = s.spec.Optimizer.update(theta, grad, moments, hyper)
 		out := []*Node{theta}
 		if ema != nil {
-			decay := Reshape(Slice(hyper, AxisElem(3)))
-			out = append(out, Add(Mul(ema, decay), Mul(theta, OneMinus(decay))))
+			out = append(out, averaged(ema, theta, hyper))
 		}
 		out = append(out, moments...)
 
@@ -236,51 +234,6 @@ func (s *Shard) compileBlock(n int) (*backend.Program, error) {
 		next, packed := s.explored(r, network, r.next(), n, false)
 		return []*Node{next, packed}
 	})
-}
-
-// energyChunk is the number of points of one call of Energies.
-const energyChunk = 4096
-
-// Energies evaluates E at points x [n·dim], in float32, with the averaged parameters where the optimizer keeps them.
-func (s *Shard) Energies(x []float32) ([]float64, error) {
-	dim := s.spec.dim()
-	if len(x)%dim != 0 {
-		return nil, fmt.Errorf("engine: energies: %d numbers, want a multiple of the dimension %d", len(x), dim)
-	}
-	if s.energies == nil {
-		in := []backend.Input{s.thetaInput("theta"), {Name: "x", Shape: shapes.Make(f32, energyChunk, dim)}}
-		p, err := backend.Compile(s.backend, "energies", in, func(nodes []*Node) []*Node {
-			return []*Node{s.spec.energy(s.network(nodes[0]))(nodes[1])}
-		})
-		if err != nil {
-			return nil, err
-		}
-		s.energies = p
-	}
-	theta := s.theta
-	if s.ema != nil {
-		theta = s.ema
-	}
-	out := make([]float64, 0, len(x)/dim)
-	for at := 0; at < len(x); at += energyChunk * dim {
-		chunk := make([]float32, energyChunk*dim)
-		n := copy(chunk, x[at:]) / dim
-		in := tensors.FromFlatDataAndDimensions(chunk, energyChunk, dim)
-		res, err := s.energies.Run(theta, in)
-		backend.Release(in)
-		if err != nil {
-			return nil, fmt.Errorf("engine: %w", err)
-		}
-		values, err := backend.Read[float32](res[0])
-		backend.Release(res...)
-		if err != nil {
-			return nil, fmt.Errorf("engine: %w", err)
-		}
-		for _, v := range values[:n] {
-			out = append(out, float64(v))
-		}
-	}
-	return out, nil
 }
 
 func flatten(pieces []*Node) *Node {

@@ -32,11 +32,12 @@ type Shard struct {
 
 	beta, stepRows, stepTable, noiseTable *tensors.Tensor
 
-	train    *backend.Program
-	scan     *backend.Program
-	blocks   map[int]*backend.Program // by number of chain steps
-	energies *backend.Program
-	blockLen []int // chain steps of each block of a scan
+	train      *backend.Program
+	scan       *backend.Program
+	blocks     map[int]*backend.Program // by number of chain steps
+	energies   *energyProgram
+	blockLen   []int // chain steps of each block of a scan
+	blockSteps int   // the most of them
 
 	cores *cores
 }
@@ -51,8 +52,9 @@ func NewShard(b *backend.Backend, spec Spec) (*Shard, error) {
 	if _, err := b.Confine(false); err != nil {
 		return nil, fmt.Errorf("engine: shard: %w", err)
 	}
-	for left := spec.Sampler.Steps; left > 0; left -= maxBlock {
-		s.blockLen = append(s.blockLen, min(left, maxBlock))
+	s.blockSteps = spec.blockSteps()
+	for left := spec.Sampler.Steps; left > 0; left -= s.blockSteps {
+		s.blockLen = append(s.blockLen, min(left, s.blockSteps))
 	}
 	return s, nil
 }
@@ -62,11 +64,12 @@ func (s *Shard) Close() {
 	s.cores.release()
 	backend.Release(s.theta, s.ema, s.live, s.pool, s.beta, s.stepRows, s.stepTable, s.noiseTable)
 	backend.Release(s.moments...)
-	for _, p := range append([]*backend.Program{s.train, s.scan, s.energies}, blockPrograms(s.blocks)...) {
+	for _, p := range append([]*backend.Program{s.train, s.scan}, blockPrograms(s.blocks)...) {
 		if p != nil {
 			p.Close()
 		}
 	}
+	s.energies.close()
 }
 
 func blockPrograms(m map[int]*backend.Program) (ps []*backend.Program) {
@@ -277,7 +280,7 @@ func (s *Shard) explore(c *call, p *backend.Program, scan uint64, d Draw, train 
 			return Result{}, err
 		}
 		next := s.unpack(packed, false)
-		done := float64((i + 1) * maxBlock)
+		done := float64((i + 1) * s.blockSteps)
 		for k := range next.Accept { // mean over the chain steps
 			next.Accept[k] = (result.Accept[k]*done + next.Accept[k]*float64(n)) / (done + float64(n))
 		}
@@ -339,7 +342,7 @@ func (s *Shard) addKernel(c *call, scan uint64, block int) {
 	c.host(tensors.FromFlatDataAndDimensions([]uint64{key, 0, 0}, 3))
 	c.keep(s.beta)
 	c.keep(s.stepRows)
-	at := block * maxBlock
+	at := block * s.blockSteps
 	n := s.blockLen[block]
 	if len(s.blockLen) == 1 {
 		c.keep(s.stepTable)
@@ -431,6 +434,14 @@ func to32(v []float64) []float32 {
 	out := make([]float32, len(v))
 	for i, x := range v {
 		out[i] = float32(x)
+	}
+	return out
+}
+
+func to64(v []float32) []float64 {
+	out := make([]float64, len(v))
+	for i, x := range v {
+		out[i] = float64(x)
 	}
 	return out
 }

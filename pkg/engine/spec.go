@@ -39,8 +39,12 @@ type Spec struct {
 	Shard uint32 // number of the shard in the experiment: part of every device key
 }
 
-// maxBlock is the most chain steps unrolled into one program: XLA's compile time grows faster than their number.
+// maxBlock is the most gradients of the energy unrolled into one program: XLA's compile time grows faster than their
+// number.
 const maxBlock = 50
+
+// blockSteps is the most chain steps of one program.
+func (s Spec) blockSteps() int { return max(1, maxBlock/s.Sampler.NewKernel(nil).Gradients()) }
 
 func (s Spec) validate() error {
 	var errs []error
@@ -72,15 +76,7 @@ func (s Spec) drawn() int {
 func (s Spec) pooled() bool { return s.Pool > s.Chains || s.Mix }
 
 // energy builds E from the network at its weights.
-func (s Spec) energy(network models.Fn) samplers.EnergyFn {
-	return func(x *Node) *Node {
-		f := network(x)
-		if s.Base == nil {
-			return f
-		}
-		return Sub(f, s.Base.LogDensity(x))
-	}
-}
+func (s Spec) energy(network models.Fn) samplers.EnergyFn { return withBase(network, s.Base) }
 
 // path builds the annealing path of the network at its weights.
 func (s Spec) path(network models.Fn) samplers.Path {
@@ -96,23 +92,11 @@ func (s Spec) path(network models.Fn) samplers.Path {
 }
 
 func (s Spec) loss(network models.Fn) losses.Contrastive {
-	c := losses.Contrastive{Energy: network, Penalty: s.Loss.EnergyPenalty}
+	c := losses.Contrastive{Energy: network, Penalty: s.Loss.EnergyPenalty, GradientPenalty: s.Loss.GradientPenalty}
 	if s.Base != nil {
 		c.Base = s.Base.LogDensity
 	}
 	return c
-}
-
-// kernel is the explorer of one chain step; scale is the noise scale of the step, which only Langevin uses.
-func (s Spec) kernel(scale *Node) samplers.Kernel {
-	if s.Sampler.Kind == "mala" {
-		return samplers.MALA{}
-	}
-	k := samplers.Langevin{Scale: scale, Heun: s.Sampler.Integrator == "heun"}
-	if len(s.Sampler.Clamp) == 2 {
-		k.Clamp = &[2]float64{s.Sampler.Clamp[0], s.Sampler.Clamp[1]}
-	}
-	return k
 }
 
 // sameGaussian says whether two laws are the same to the last bit.

@@ -10,7 +10,6 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/buffer"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
-	"github.com/kelvin-ebm/kelvin/pkg/samplers"
 	"github.com/kelvin-ebm/kelvin/pkg/schedules"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
@@ -64,6 +63,9 @@ func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
 		from schedules.Config
 		into *schedules.Schedule
 	}{{"sampler.step_size", sp.Sampler.StepSize, &t.stepSize}, {"sampler.noise_scale", sp.Sampler.NoiseScale, &t.noise}, {"optimizer.lr", sp.Optimizer.LR, &t.rate}} {
+		if s.from.Kind == "" { // a kind that does not read it
+			s.from = schedules.Constant(1)
+		}
 		if *s.into, err = s.from.Build(); err != nil {
 			return nil, fmt.Errorf("engine: %s: %w", s.key, err)
 		}
@@ -179,26 +181,6 @@ func (t *Trainer) warmUp() error {
 	return nil
 }
 
-// Report is what one training step gave.
-type Report struct {
-	Step      int // steps made, this one included
-	Scores    Scores
-	Rate      float64   // learning rate of the step
-	Accept    []float64 // explorer acceptance a rung, mean over the step's scans
-	NonFinite int       // see [Result]
-}
-
-// NonFiniteError says that a training step gave a number that is not finite.
-type NonFiniteError struct {
-	Step  int    // step that failed, counted from 1
-	Place string // which number
-	Value float64
-}
-
-func (e *NonFiniteError) Error() string {
-	return fmt.Sprintf("step %d: %s is %v; start anew with a lower optimizer.lr or sampler.step_size, or with optimizer.clip_norm", e.Step, e.Place, e.Value)
-}
-
 // TrainStep makes one optimizer step and the scans that follow it.
 func (t *Trainer) TrainStep() (Report, error) {
 	sp := t.cfg.Spec
@@ -222,7 +204,8 @@ func (t *Trainer) TrainStep() (Report, error) {
 	if err := t.finite(r.Scores); err != nil {
 		return Report{}, err
 	}
-	report := Report{Step: t.step, Scores: r.Scores, Rate: rate, Accept: r.Accept, NonFinite: r.NonFinite}
+	report := Report{Step: t.step, Loss: r.Scores.Loss, GradNorm: r.Scores.GradNorm, Rate: rate, Accept: r.Accept, NonFinite: r.NonFinite,
+		Parts: []Score{{"energy_data", r.Scores.Positives}, {"energy_model", r.Scores.Negatives}, {"energy_penalty", r.Scores.Penalty}}}
 	if err := t.sweep(r, next, true); err != nil {
 		return Report{}, err
 	}
@@ -241,7 +224,6 @@ func (t *Trainer) TrainStep() (Report, error) {
 
 // finite checks the scalars of a step, first those that the others are made of.
 func (t *Trainer) finite(s Scores) error {
-	bad := func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }
 	for _, c := range []struct {
 		place string
 		value float64
@@ -427,10 +409,14 @@ func (t *Trainer) setSteps(step int) error {
 		std = sp.Reference.Std
 	}
 	betas := t.cfg.Ladder.Betas()
-	t.shard.SetLadder(betas, samplers.StepSizes(now.eps, betas, std))
+	t.shard.SetLadder(betas, sp.Sampler.RungStepSizes(now.eps, betas, std))
 	factor, noise := make([]float64, n), make([]float64, n)
+	levels := sp.Sampler.NoiseFactors()
 	for m := range n {
 		factor[m], noise[m] = at(t.stepSize, m)/now.eps, at(t.noise, m)
+		if levels != nil {
+			noise[m] *= levels[m]
+		}
 	}
 	t.shard.SetTables(factor, noise)
 	t.tablesAt = now

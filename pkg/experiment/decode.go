@@ -14,7 +14,7 @@ import (
 )
 
 // shortForms names the sections that may be written as one word, and the key that the word is.
-var shortForms = map[string]string{"backend": "kind"}
+var shortForms = map[string]string{"backend": "kind", "loss.interpolant": "kind", "loss.coupling": "kind", "sampler.interpolant": "kind"}
 
 // selfDecoding is a type that reads its own YAML, such as a schedule. The faults that it reports start with key paths
 // relative to it.
@@ -57,7 +57,7 @@ func (d *decoder) structValue(n *node, v reflect.Value, path string) {
 			d.keyed(e, v.Field(i), join(path, e.key))
 			continue
 		}
-		meant := d.unknown(e, keys, path)
+		meant := d.unknown(e, keys, kindKeys(path, n, keys), path)
 		switch {
 		case meant == "":
 		case n.get(meant) == nil: // go on as if it were spelt well, for the faults below it
@@ -85,8 +85,31 @@ func isSection(t reflect.Type) bool {
 	return t.Kind() == reflect.Struct && !reflect.PointerTo(t).Implements(reflect.TypeFor[selfDecoding]())
 }
 
-// unknown reports a key that the section does not have, and gives the key that was meant, or "".
-func (d *decoder) unknown(e *entry, keys []string, path string) string {
+// kindKeys are those of a section's keys that its kind reads, n being the section or nil; all of them for a section without
+// kinds.
+func kindKeys(section string, n *node, keys []string) []string {
+	name, kind := "kind", map[string]string{"model": "mlp", "loss": temperedCD, "sampler": "mala"}[section]
+	if section == "data" {
+		name = "dataset"
+	}
+	if n != nil && n.get(name) != nil {
+		kind = n.get(name).value.text
+	}
+	var out []string
+	for _, key := range keys {
+		if key == name || slices.ContainsFunc(keyUses(section, key), func(u use) bool { return slices.Contains(u.kinds, kind) }) {
+			out = append(out, key)
+		}
+	}
+	if len(out) < 2 { // no kinds, or none that is known
+		return keys
+	}
+	return out
+}
+
+// unknown reports a key that the section does not have, and gives the key that was meant, or "". offered are the keys that
+// the message names where none is near.
+func (d *decoder) unknown(e *entry, keys, offered []string, path string) string {
 	in := ""
 	if path != "" {
 		in = " in `" + path + "`"
@@ -104,7 +127,7 @@ func (d *decoder) unknown(e *entry, keys []string, path string) string {
 	case dotted && slices.Contains(keyPaths(key), e.key):
 		d.fault(e.at, here, "unknown key `%s`, did you mean `%s: {%s: …}`? (dots are for --set)", e.key, section, key)
 	default:
-		d.fault(e.at, here, "unknown key `%s`%s, want one of %s", e.key, in, strings.Join(keys, ", "))
+		d.fault(e.at, here, "unknown key `%s`%s, want one of %s", e.key, in, strings.Join(offered, ", "))
 	}
 	return ""
 }
@@ -147,7 +170,7 @@ func (d *decoder) value(n *node, v reflect.Value, path string, at Origin) {
 		case short && (n.kind == plainNode || n.kind == quotedNode):
 			d.keyed(&entry{key: field, at: at, value: n}, v.Field(index[field]), join(path, field))
 		default:
-			d.fault(at, path, "%s: %s, want a section with the keys %s", path, n.what(), strings.Join(fieldNames(t), ", "))
+			d.fault(at, path, "%s: %s, want a section with the keys %s", path, n.what(), strings.Join(kindKeys(path, nil, fieldNames(t)), ", "))
 		}
 	case reflect.Slice:
 		if n.kind != listNode {
@@ -267,7 +290,7 @@ func (d *decoder) plain(n *node, t reflect.Type, path string, at Origin) any {
 		for _, e := range n.pairs {
 			key := e.key
 			if _, known := index[key]; !known && index != nil {
-				if key = d.unknown(e, keys, path); key == "" || n.get(key) != nil {
+				if key = d.unknown(e, keys, keys, path); key == "" || n.get(key) != nil {
 					continue
 				}
 			}

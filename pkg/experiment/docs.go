@@ -33,25 +33,25 @@ func docs() map[string]keyDoc {
 		"seed": {text: "seed of everything random: the same seed on the same backend gives the same bits", min: 0},
 
 		"data":         {text: "what the model learns; each dataset has its own keys"},
-		"data.dataset": {text: "a toy law, or a NumPy file", oneOf: datasetNames()},
+		"data.dataset": {text: "a toy law, or a file", oneOf: datasetNames()},
 
 		"model":      {text: "the energy E(x) = f(x), or f(x) − log q(x) with a Gaussian base q; p(x) ∝ exp(−E(x))"},
 		"model.kind": {text: "a network, or an analytic energy", oneOf: modelNames()},
 		"model.base": {text: "gaussian: E = f − log q with q fitted to the data; none: E = f", follows: "tempering.path and tempering.rungs", oneOf: models.Bases()},
 
-		"loss":                {text: "the training objective"},
-		"loss.kind":           {text: "negatives from tempered chains, from persistent chains, or from short chains that start at the data", oneOf: losses.KindNames()},
-		"loss.energy_penalty": {text: "weight of mean f(x⁺)² + mean f(x⁻)², which keeps energies near zero", follows: "loss.compat", min: 0},
-		"loss.data_noise":     {text: "standard deviation of Gaussian noise added to the training rows", min: 0},
-		"loss.compat":         {text: "torchebm: the replay buffer of TorchEBM 0.8.9, for comparison", oneOf: losses.Compats},
+		"loss":      {text: "the training objective; each kind has its own keys"},
+		"loss.kind": {text: "what is minimised", oneOf: losses.KindNames()},
+		"loss.energy_penalty": {text: "weight of mean f², over the data and over the negatives where there are some, which keeps energies near zero",
+			follows: "loss.kind and loss.compat", min: 0},
+		"loss.gradient_penalty": {text: "weight of mean ‖∇E‖² over the data; of mean ‖f‖² for a field f", min: 0},
+		"loss.data_noise":       {text: "standard deviation of Gaussian noise added to the training rows", min: 0},
+		"loss.label_dropout":    {text: "share of the rows that are shown without their label", min: 0, max: 1},
+		"loss.compat":           {text: "torchebm: as TorchEBM 0.8.9 does where ours differs on purpose, for comparison", oneOf: losses.Compats},
 
-		"sampler":             {text: "the Markov chain that explores a rung between two swap sweeps"},
-		"sampler.kind":        {text: "mala is exact; langevin is unadjusted: cheaper, and biased by its step size", oneOf: samplers.KindNames()},
-		"sampler.steps":       {text: "chain steps a scan", min: 1},
-		"sampler.step_size":   {text: "ε of the target rung in x ← x − ε∇E + √(2ε)z, a number or a schedule over training steps; hotter rungs take longer steps"},
-		"sampler.noise_scale": {text: "factor of the noise, a number or a schedule; its square is a temperature (langevin only)"},
-		"sampler.integrator":  {text: "how a langevin step follows ∇E; heun takes the mean of two gradients", oneOf: samplers.Integrators},
-		"sampler.clamp":       {text: "[lo, hi]: keep every coordinate in there (langevin only; it changes the law that is sampled)"},
+		"sampler":           {text: "the Markov chain that explores a rung between two swap sweeps, or the flow that draws from a field"},
+		"sampler.kind":      {text: "how states move", follows: "model.kind", oneOf: samplers.KindNames()},
+		"sampler.steps":     {text: "chain steps a scan; for a flow, steps from noise to data", follows: "sampler.kind", min: 1},
+		"sampler.step_size": {text: "ε of the target rung, a number or a schedule over training steps; hotter rungs take longer steps", follows: "sampler.kind"},
 
 		"tempering":                 {text: "the ladder of inverse temperatures β, from the reference at rung 0 to the model at β = 1"},
 		"tempering.rungs":           {text: "rungs of the ladder, both ends included; 1 = no tempering", follows: "loss.kind", min: 1},
@@ -99,20 +99,14 @@ func docs() map[string]keyDoc {
 	}
 }
 
-// doc is what a key does; for a key of a dataset or an energy, what it does there.
+// doc is what a key does; for a key that several kinds share, what it does for the kind that c has.
 func (c *Config) doc(path string) string {
-	d, known := docs()[path]
+	d := docs()[path]
 	text := d.text
-	if key, ok := strings.CutPrefix(path, "data."); ok && !known {
-		for _, use := range dataUses(key) {
-			if slices.Contains(use.kinds, c.Data.Dataset) {
-				text = use.doc
-			}
-		}
-	}
-	if key, ok := strings.CutPrefix(path, "model."); ok && !known {
-		for _, use := range modelUses(key) {
-			if slices.Contains(use.kinds, c.Model.Kind) {
+	if section, key, ok := cutSection(path); ok && text == "" {
+		kind := map[string]string{"data": c.Data.Dataset, "model": c.Model.Kind, "loss": c.Loss.Kind, "sampler": c.Sampler.Kind}[section]
+		for _, use := range keyUses(section, key) {
+			if slices.Contains(use.kinds, kind) {
 				text = use.doc
 			}
 		}
@@ -139,26 +133,45 @@ func addUse(uses []use, doc, kind string) []use {
 	return append(uses, use{doc, []string{kind}})
 }
 
-func dataUses(key string) (uses []use) {
-	for _, k := range datasets.Kinds() {
-		for _, p := range k.Params {
-			if p.Key == key {
-				uses = addUse(uses, p.Doc, k.Name)
+// keyUses are the meanings of a key in a section whose kinds describe themselves.
+func keyUses(section, key string) (uses []use) {
+	add := func(param, doc, kind string) {
+		if param == key {
+			uses = addUse(uses, doc, kind)
+		}
+	}
+	switch section {
+	case "data":
+		for _, k := range datasets.Kinds() {
+			for _, p := range k.Params {
+				add(p.Key, p.Doc, k.Name)
+			}
+		}
+	case "model":
+		for _, k := range models.Kinds() {
+			for _, p := range k.Params {
+				add(p.Key, p.Doc, k.Name)
+			}
+		}
+	case "loss":
+		for _, k := range losses.Kinds() {
+			for _, p := range k.Params {
+				add(p.Key, p.Doc, k.Name)
+			}
+		}
+	case "sampler":
+		for _, k := range samplers.Kinds() {
+			for _, p := range k.Params {
+				add(p.Key, p.Doc, k.Name)
 			}
 		}
 	}
 	return uses
 }
 
-func modelUses(key string) (uses []use) {
-	for _, k := range models.Kinds() {
-		for _, p := range k.Params {
-			if p.Key == key {
-				uses = addUse(uses, p.Doc, k.Name)
-			}
-		}
-	}
-	return uses
+// kindsOf is the number of kinds of a section.
+func kindsOf(section string) int {
+	return map[string]int{"data": len(datasets.Kinds()), "model": len(models.Kinds()), "loss": len(losses.Kinds()), "sampler": len(samplers.Kinds())}[section]
 }
 
 // describe is the text of a key for the schema, where no kind is chosen yet.

@@ -58,14 +58,14 @@ func TestFaults(t *testing.T) {
 		{"an unknown section", minimal + "smapler: {kind: mala}\n", nil, []string{"f.yaml:3:1: unknown key `smapler`, did you mean `sampler`?"}},
 		{"faults below a misspelt section", minimal + "smapler: {kind: male, stesp: 3}\n", nil, []string{
 			"f.yaml:3:1: unknown key `smapler`, did you mean `sampler`?",
-			`f.yaml:3:11: sampler.kind: "male", want one of mala, langevin`,
+			`f.yaml:3:11: sampler.kind: "male", want one of mala, langevin, hmc, rmhmc, annealed_langevin, gradient_descent, nesterov, flow`,
 			"f.yaml:3:23: unknown key `stesp` in `sampler`, did you mean `steps`?"}},
 		{"an unknown key in a flow map", "data: {dataset: two_moons, nois: 0.05}\ntrain: {steps: 100}\n", nil, []string{"f.yaml:1:28: unknown key `nois` in `data`, did you mean `noise`?"}},
 		{"a dash for an underscore", minimal + "sampler: {step-size: 0.1}\n", nil, []string{"f.yaml:3:11: unknown key `step-size` in `sampler`, did you mean `step_size`?"}},
 		{"a key of another section", minimal + "sampler: {rungs: 6}\n", nil, []string{"f.yaml:3:11: unknown key `rungs` in `sampler`, did you mean `tempering.rungs`?"}},
 		{"a key of a section on top", minimal + "clip_norm: 6\n", nil, []string{"f.yaml:3:1: unknown key `clip_norm`, did you mean `optimizer.clip_norm`?"}},
 		{"dots in the file", minimal + "sampler.steps: 6\n", nil, []string{"f.yaml:3:1: unknown key `sampler.steps`, did you mean `sampler: {steps: …}`? (dots are for --set)"}},
-		{"a key that is near to none", minimal + "loss: {wavelength: 6}\n", nil, []string{"f.yaml:3:8: unknown key `wavelength` in `loss`, want one of kind, energy_penalty, data_noise, compat"}},
+		{"a key that is near to none", minimal + "loss: {wavelength: 6}\n", nil, []string{"f.yaml:3:8: unknown key `wavelength` in `loss`, want one of kind, energy_penalty, gradient_penalty, data_noise"}},
 
 		{"text for a whole number", minimal + "sampler: {steps: ten}\n", nil, []string{`f.yaml:3:11: sampler.steps: the text "ten", want a whole number`}},
 		{"a quoted number", minimal + "sampler: {steps: '10'}\n", nil, []string{`f.yaml:3:11: sampler.steps: the text "10", want a whole number`}},
@@ -79,8 +79,8 @@ func TestFaults(t *testing.T) {
 		{"a list for a number", minimal + "optimizer: {clip_norm: [1]}\n", nil, []string{"f.yaml:3:13: optimizer.clip_norm: a list, want a number"}},
 		{"a number for a list", minimal + "model: {hidden: 64}\n", nil, []string{"f.yaml:3:9: model.hidden: the number 64, want a list of whole numbers such as [64, 64]"}},
 		{"text in a list", minimal + "model: {hidden: [64, x]}\n", nil, []string{`f.yaml:3:22: model.hidden[1]: the text "x", want a whole number`}},
-		{"a list for a section", minimal + "sampler: [mala]\n", nil, []string{"f.yaml:3:1: sampler: a list, want a section with the keys kind, steps, step_size, noise_scale, integrator, clamp"}},
-		{"a word for a section", minimal + "sampler: mala\n", nil, []string{`f.yaml:3:1: sampler: the text "mala", want a section with the keys kind, steps, step_size, noise_scale, integrator, clamp`}},
+		{"a list for a section", minimal + "sampler: [mala]\n", nil, []string{"f.yaml:3:1: sampler: a list, want a section with the keys kind, steps, step_size"}},
+		{"a word for a section", minimal + "sampler: mala\n", nil, []string{`f.yaml:3:1: sampler: the text "mala", want a section with the keys kind, steps, step_size`}},
 		{"no value", minimal + "sampler: {steps: }\n", nil, []string{"f.yaml:3:11: sampler.steps: no value, want a whole number, or leave the key out for its default"}},
 		{"no value for a schedule", minimal + "sampler:\n  step_size:\n", nil, []string{"f.yaml:4:3: sampler.step_size: no value, want a number or a schedule, or leave the key out for its default"}},
 
@@ -102,9 +102,9 @@ func TestFaults(t *testing.T) {
 		{"an unknown backend", minimal + "backend: tpu\n", nil, []string{`f.yaml:3:1: backend.kind: "tpu", want one of auto, xla:cuda, xla:cpu, go`}},
 		{"no threads", minimal + "backend: {threads: 0}\n", nil, []string{"f.yaml:3:11: backend.threads: 0, want 1 to 1024"}},
 		{"an unknown dataset", "data: {dataset: three_moons}\ntrain: {steps: 100}\n", nil, []string{
-			`f.yaml:1:8: data.dataset: "three_moons", want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, npz, npy`}},
+			`f.yaml:1:8: data.dataset: "three_moons", want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, npz, npy, idx, images, csv`}},
 		{"no dataset", "train: {steps: 100}\n", nil, []string{
-			`f.yaml: data.dataset: missing, want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, npz, npy`}},
+			`f.yaml: data.dataset: missing, want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, npz, npy, idx, images, csv`}},
 		{"a file dataset without a path", "data: {dataset: npz}\ntrain: {steps: 100}\n", nil, []string{"f.yaml:1:1: data.path: missing, want a file name"}},
 		{"neither steps nor epochs", "data: {dataset: two_moons}\ntrain: {batch: 3}\n", nil, []string{"f.yaml:2:1: train.steps: missing or 0, want steps or epochs, such as steps: 5000"}},
 		{"steps and epochs", "data: {dataset: two_moons}\ntrain: {steps: 100, epochs: 3}\n", nil, []string{"f.yaml:2:21: train.epochs: 3 beside steps: 100, want one of the two"}},
@@ -119,7 +119,7 @@ func TestFaults(t *testing.T) {
 		{"a small buffer", minimal + "buffer: {size: 100}\n", nil, []string{"f.yaml:3:10: buffer.size: 100, want at least tempering.chains = 128"}},
 		{"no reference to start from", minimal + "loss: {kind: persistent_cd}\nbuffer: {init: reference}\n", nil, []string{
 			"f.yaml:4:10: buffer.init: reference needs a Gaussian to draw from, want tempering.path: linear with several rungs, model.base: gaussian, or init: normal"}},
-		{"compat of another loss", minimal + "loss: {compat: torchebm}\n", nil, []string{`f.yaml:3:8: loss.compat: torchebm needs kind: persistent_cd, not "parallel_tempering_cd"`}},
+		{"compat of another loss", minimal + "loss: {compat: torchebm}\n", nil, []string{`f.yaml:3:8: loss.compat: torchebm needs kind: persistent_cd, equilibrium_matching, or score_matching with hessian_method: hutchinson, not "parallel_tempering_cd"`}},
 
 		{"duplicate keys", minimal + "sampler:\n  steps: 3\n  kind: mala\n  steps: 4\nsampler: {}\n", nil, []string{
 			"f.yaml:6:3: a second `steps`, the first is on line 4",
@@ -148,7 +148,7 @@ func TestFaults(t *testing.T) {
 		{"a key inside a list", minimal + "model: {hidden: [64, 64]}\n", []string{"model.hidden.0=32"}, []string{
 			"--set model.hidden.0=32: `model.hidden` is a list, want the whole of it: --set 'model.hidden=[…]'"}},
 		{"a flag below a fault of the file", minimal + "sampler: 3\n", []string{"sampler.steps=3"}, []string{
-			"f.yaml:3:1: sampler: the number 3, want a section with the keys kind, steps, step_size, noise_scale, integrator, clamp",
+			"f.yaml:3:1: sampler: the number 3, want a section with the keys kind, steps, step_size",
 			"--set sampler.steps=3: `sampler` is the number 3 in f.yaml:3:1 and has no `steps`, want the whole of it: --set 'sampler={steps: 3, …}'"}},
 		{"the last flag wins, and is blamed", minimal, []string{"sampler.steps=3", "sampler.steps=0"}, []string{"--set sampler.steps=0: sampler.steps: 0, want at least 1"}},
 	} {

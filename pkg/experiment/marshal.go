@@ -47,8 +47,8 @@ func (w *writer) config(c *Config) error {
 			}
 			continue
 		}
-		if key == "buffer" && c.Loss.Kind == plainCD {
-			continue // no buffer, and its keys are refused
+		if _, unused := c.unused(key); unused {
+			continue // its keys are refused
 		}
 		if w.explained != nil {
 			fmt.Fprintf(w, "\n# %s\n", docs()[key].text)

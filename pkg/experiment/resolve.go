@@ -55,37 +55,52 @@ func (c *Config) Resolve() {
 	fill(c, "loss.kind", &c.Loss.Kind, temperedCD)
 	fill(c, "loss.compat", &c.Loss.Compat, "none")
 	torch := c.Loss.Compat == "torchebm"
-	fill(c, "loss.energy_penalty", &c.Loss.EnergyPenalty, pick(torch, 1e-3, 1e-4))
+	if c.Loss.Chains() {
+		fill(c, "loss.energy_penalty", &c.Loss.EnergyPenalty, pick(torch, 1e-3, 1e-4))
+	}
 	fill(c, "loss.data_noise", &c.Loss.DataNoise, 0)
+	fillSection(c, "loss", &c.Loss, c.Loss.WithDefaults())
 
 	fill(c, "train.batch", &c.Train.Batch, 128)
 	fill(c, "train.cut_every", &c.Train.CutEvery, 10)
 	fill(c, "train.log_every", &c.Train.LogEvery, 10)
-	fill(c, "train.frames", &c.Train.Frames, 40)
+
+	// The losses of transport learn a field; equilibrium matching can learn an energy as well.
+	fill(c, "model.kind", &c.Model.Kind, pick(c.Loss.Kind == "equilibrium_matching" || c.Loss.Kind == "flow_matching", "time_mlp", "mlp"))
+	fill(c, "train.frames", &c.Train.Frames, pick(c.Model.IsField(), 0, 40))
 
 	t := &c.Tempering
-	fill(c, "tempering.rungs", &t.Rungs, pick(c.Loss.Kind == temperedCD, 6, 1))
-	fill(c, "tempering.chains", &t.Chains, c.Train.Batch)
-	fill(c, "tempering.scans", &t.Scans, 1)
-	fill(c, "tempering.path", &t.Path, "linear")
-	fill(c, "tempering.ladder", &t.Ladder, pick(t.Path == "power", "geometric", "cubic"))
-	fill(c, "tempering.beta_min", &t.BetaMin, 0.1)
-	fill(c, "tempering.reference_scale", &t.ReferenceScale, 2)
+	if !c.Model.IsField() {
+		fill(c, "tempering.rungs", &t.Rungs, pick(c.Loss.Kind == temperedCD, 6, 1))
+		fill(c, "tempering.chains", &t.Chains, c.Train.Batch)
+		fill(c, "tempering.scans", &t.Scans, 1)
+		fill(c, "tempering.path", &t.Path, "linear")
+		fill(c, "tempering.ladder", &t.Ladder, pick(t.Path == "power", "geometric", "cubic"))
+		fill(c, "tempering.beta_min", &t.BetaMin, 0.1)
+		fill(c, "tempering.reference_scale", &t.ReferenceScale, 2)
+	}
 
-	fill(c, "model.kind", &c.Model.Kind, "mlp")
-	if modelTakes(c.Model.Kind, "base") {
+	if modelTakes(c.Model.Kind, "base") && !c.Model.IsField() {
 		fill(c, "model.base", &c.Model.Base, pick(c.tempered() && t.Path == "linear", "gaussian", "none"))
 	}
 	fillSection(c, "model", &c.Model, c.Model.WithDefaults())
 
-	fill(c, "sampler.kind", &c.Sampler.Kind, "mala")
-	fill(c, "sampler.steps", &c.Sampler.Steps, 5)
-	fill(c, "sampler.step_size", &c.Sampler.StepSize, schedules.Constant(0.005))
-	fill(c, "sampler.noise_scale", &c.Sampler.NoiseScale, schedules.Constant(1))
-	fill(c, "sampler.integrator", &c.Sampler.Integrator, "euler_maruyama")
-	fill(c, "sampler.clamp", &c.Sampler.Clamp, nil)
+	fill(c, "sampler.kind", &c.Sampler.Kind, pick(c.Model.IsField(), "flow", "mala"))
+	if c.Sampler.IsFlow() {
+		// A field is read as it was learnt.
+		if c.Loss.Interpolant.Kind != "" {
+			fill(c, "sampler.interpolant", &c.Sampler.Interpolant, c.Loss.Interpolant)
+		}
+		if c.Loss.Prediction != "" {
+			fill(c, "sampler.prediction", &c.Sampler.Prediction, c.Loss.Prediction)
+		}
+		if c.negated() {
+			fill(c, "sampler.negate_velocity", &c.Sampler.NegateVelocity, new(true))
+		}
+	}
+	fillSection(c, "sampler", &c.Sampler, c.Sampler.WithDefaults())
 
-	if c.Loss.Kind != plainCD {
+	if c.hasBuffer() {
 		fill(c, "buffer.size", &c.Buffer.Size, pick(torch, max(10_000, t.Chains), t.Chains))
 		fill(c, "buffer.reinit", &c.Buffer.Reinit, pick(c.Loss.Kind == plainPCD, 0.05, 0))
 		fill(c, "buffer.init", &c.Buffer.Init, pick(c.hasReference() && !torch, "reference", "normal"))
@@ -130,6 +145,7 @@ func (c *Config) TotalSteps(nTrain int) int {
 func (c *Config) Complete(nTrain int) { c.stretch(max(1, c.TotalSteps(nTrain))) }
 
 func (c *Config) stretch(steps int) {
+	c.Loss = c.Loss.Over(steps)
 	for _, s := range []*schedules.Config{&c.Sampler.StepSize, &c.Sampler.NoiseScale, &c.Optimizer.LR} {
 		*s = s.Over(steps)
 	}
@@ -137,6 +153,28 @@ func (c *Config) stretch(steps int) {
 
 // tempered says whether the experiment has a ladder of more than one rung.
 func (c *Config) tempered() bool { return c.Tempering.Rungs > 1 }
+
+// hasBuffer says whether the loss keeps chains in a replay buffer.
+func (c *Config) hasBuffer() bool { return c.Loss.Chains() && c.Loss.Kind != plainCD }
+
+// negated says whether the field that the loss teaches points from data to noise, without knowing the time.
+func (c *Config) negated() bool {
+	l := c.Loss
+	return l.Kind == "equilibrium_matching" && l.Prediction == "velocity" || l.NegateVelocity != nil && *l.NegateVelocity
+}
+
+// unused says whether the experiment has no use for a whole section, and why.
+func (c *Config) unused(section string) (why string, is bool) {
+	switch {
+	case section == "buffer" && c.Loss.Kind == plainCD:
+		return "not used by loss.kind: " + plainCD + ", whose chains start at the data; want no buffer, or loss.kind: " + plainPCD, true
+	case section == "buffer" && !c.hasBuffer():
+		return "not used by loss.kind: " + c.Loss.Kind + ", which keeps no chains; want no buffer, or loss.kind: " + temperedCD, true
+	case section == "tempering" && c.Model.IsField():
+		return "not used by a vector field, which has no energy to temper; want no tempering, or model.energy: dot", true
+	}
+	return "", false
+}
 
 // hasReference says whether there is a Gaussian that chains can be drawn from: rung 0 of a linear path, or the base.
 func (c *Config) hasReference() bool {

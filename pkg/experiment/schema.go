@@ -98,12 +98,7 @@ func annotate(path string, s *jsonschema.Schema, defaults map[string]any) {
 	d := docs()[path]
 	s.Description = d.text
 	if section, key, ok := cutSection(path); ok && d.text == "" {
-		switch section {
-		case "data":
-			s.Description = describe(dataUses(key), len(datasets.Kinds()))
-		case "model":
-			s.Description = describe(modelUses(key), len(models.Kinds()))
-		}
+		s.Description = describe(keyUses(section, key), kindsOf(section))
 	}
 	if d.follows != "" {
 		s.Description += "; the default follows " + d.follows

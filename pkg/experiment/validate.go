@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"regexp"
 	"strings"
+
+	"github.com/kelvin-ebm/kelvin/pkg/models"
 )
 
 var nameForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,99}$`)
@@ -35,9 +37,14 @@ func (c *Config) Validate() error {
 	errs = append(errs, under("model", c.Model.Validate())...)
 	errs = append(errs, under("loss", c.Loss.Validate())...)
 	errs = append(errs, under("sampler", c.Sampler.Validate())...)
-	errs = append(errs, under("tempering", c.Tempering.Validate())...)
-	errs = append(errs, c.validateLadder()...)
+	errs = append(errs, c.validateFit()...)
+	if _, unused := c.unused("tempering"); !unused {
+		errs = append(errs, under("tempering", c.Tempering.Validate())...)
+		errs = append(errs, c.validateLadder()...)
+	}
 	errs = append(errs, c.validateBuffer()...)
+	errs = append(errs, c.validateUnused("buffer", c.Buffer)...)
+	errs = append(errs, c.validateUnused("tempering", c.Tempering)...)
 	errs = append(errs, under("optimizer", c.Optimizer.Validate())...)
 	errs = append(errs, under("train", c.Train.Validate())...)
 	errs = append(errs, under("evaluate", c.Evaluate.Validate())...)
@@ -61,24 +68,87 @@ func (c *Config) validateLadder() (errs []error) {
 }
 
 func (c *Config) validateBuffer() (errs []error) {
-	if c.Loss.Kind != plainCD {
-		if c.Tempering.Chains > 0 {
-			errs = under("buffer", c.Buffer.Validate(c.Tempering.Chains))
-		}
-		if c.Loss.Compat == "torchebm" && c.Buffer.Init != "normal" {
-			errs = append(errs, fmt.Errorf("buffer.init: %s under loss.compat: torchebm, want normal: the original fills its buffer with 0.01·N(0, I)", c.Buffer.Init))
-		}
-		if c.Buffer.Init == "reference" && !c.hasReference() {
-			errs = append(errs, errors.New("buffer.init: reference needs a Gaussian to draw from, want tempering.path: linear with several rungs, model.base: gaussian, or init: normal"))
-		}
-		return errs
+	if !c.hasBuffer() {
+		return nil
 	}
-	v := reflect.ValueOf(c.Buffer)
+	if c.Tempering.Chains > 0 {
+		errs = under("buffer", c.Buffer.Validate(c.Tempering.Chains))
+	}
+	if c.Loss.Compat == "torchebm" && c.Buffer.Init != "normal" {
+		errs = append(errs, fmt.Errorf("buffer.init: %s under loss.compat: torchebm, want normal: the original fills its buffer with 0.01·N(0, I)", c.Buffer.Init))
+	}
+	if c.Buffer.Init == "reference" && !c.hasReference() {
+		errs = append(errs, errors.New("buffer.init: reference needs a Gaussian to draw from, want tempering.path: linear with several rungs, model.base: gaussian, or init: normal"))
+	}
+	return errs
+}
+
+// fieldKinds are the kinds of model that give a vector field.
+func fieldKinds() (names []string) {
+	for _, k := range models.Kinds() {
+		if (models.Config{Kind: k.Name}).IsField() {
+			names = append(names, k.Name)
+		}
+	}
+	return names
+}
+
+// validateUnused refuses the keys of a section that the experiment has no use for.
+func (c *Config) validateUnused(section string, config any) (errs []error) {
+	why, unused := c.unused(section)
+	if !unused {
+		return nil
+	}
+	v := reflect.ValueOf(config)
 	keys, index := fields(v.Type())
 	for _, key := range keys {
-		if _, set := c.origins["buffer."+key]; set || !v.Field(index[key]).IsZero() {
-			errs = append(errs, fmt.Errorf("buffer.%s: not used by loss.kind: %s, whose chains start at the data; want no buffer, or loss.kind: %s", key, plainCD, plainPCD))
+		if _, set := c.origins[join(section, key)]; set || !v.Field(index[key]).IsZero() {
+			errs = append(errs, fmt.Errorf("%s.%s: %s", section, key, why))
 		}
+	}
+	return errs
+}
+
+// validateFit checks loss, model and sampler against each other.
+func (c *Config) validateFit() (errs []error) {
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	field := c.Model.IsField()
+	if c.Loss.Validate() == nil {
+		needsField, needsEnergy := false, c.Loss.Chains()
+		if !c.Loss.Chains() {
+			if loss, err := c.Loss.Over(1).Build(); err == nil {
+				needs := loss.Needs(1, 1)
+				needsField, needsEnergy = needs.Field || needs.Hidden, needs.Energy
+			}
+		}
+		switch {
+		case needsField && !field:
+			fault("model.kind: %s is an energy, and loss.kind: %s learns a vector field: want one of %s, with energy: none", c.Model.Kind, c.Loss.Kind, strings.Join(fieldKinds(), ", "))
+		case needsEnergy && field:
+			fault("model.kind: %s is a vector field, and loss.kind: %s learns an energy: want model.energy: dot, or model.kind: mlp", c.Model.Kind, c.Loss.Kind)
+		}
+	}
+	conditional := c.Model.NumClasses != nil && *c.Model.NumClasses > 0
+	if c.Loss.LabelDropout > 0 && !conditional {
+		fault("loss.label_dropout: %g, want a conditional model (model.num_classes), or 0", c.Loss.LabelDropout)
+	}
+	if w := c.Loss.Coupling.WithinClasses; w != nil && *w && !conditional {
+		fault("loss.coupling.within_classes: true, want a conditional model (model.num_classes), or false")
+	}
+	s := c.Sampler
+	switch {
+	case s.IsFlow() && !field:
+		fault("sampler.kind: flow draws from a vector field, and model.kind: %s is an energy: want mala, hmc or langevin", c.Model.Kind)
+	case field && s.Adjusted():
+		fault("sampler.kind: %s needs an energy for its test, and model.kind: %s is a vector field: want flow, or model.energy: dot", s.Kind, c.Model.Kind)
+	case c.Loss.Chains() && s.Deterministic():
+		fault("sampler.kind: %s finds minima, and loss.kind: %s needs samples: want mala, hmc or langevin", s.Kind, c.Loss.Kind)
+	case (s.Label != nil || s.GuidanceScale != nil) && !conditional:
+		fault("sampler.label: needs a conditional model (model.num_classes); want no label and no guidance_scale")
+	case s.IsFlow() && s.Steps < 1:
+		fault("sampler.steps: %d, want at least 1", s.Steps)
+	case s.Reverse != nil && *s.Reverse:
+		fault("sampler.reverse: true draws noise from data, want false in an experiment")
 	}
 	return errs
 }

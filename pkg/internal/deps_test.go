@@ -21,12 +21,13 @@ type listed struct {
 // layers, from the top: a package imports only packages of layers below its own.
 var layers = [][]string{
 	{"cmd/coordinator", "cmd/replica"},
-	{"pkg/local"},
+	{"pkg/local", "pkg/reference"},
 	{"pkg/plots", "pkg/runlog", "pkg/experiment"},
 	{"pkg/engine"},
-	{"pkg/losses", "pkg/samplers", "pkg/couplings", "pkg/checkpoint"},
-	{"pkg/interpolants", "pkg/integrators"},
-	{"pkg/models", "pkg/datasets", "pkg/backend"},
+	{"pkg/losses", "pkg/samplers", "pkg/checkpoint"},
+	{"pkg/interpolants", "pkg/integrators", "pkg/couplings"},
+	{"pkg/models", "pkg/datasets"},
+	{"pkg/backend"},
 	{"pkg/tempering", "pkg/buffer", "pkg/diagnostics", "pkg/schedules"},
 	{"pkg/internal/atomicfile", "pkg/internal/rng"},
 }

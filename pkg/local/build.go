@@ -15,88 +15,155 @@ import (
 
 // Parts are what an experiment is made of, before any device is opened.
 type Parts struct {
-	Config      *experiment.Config // complete: no default is open
-	Data, Test  *datasets.Dataset
-	Network     models.Energy    // f_θ
-	Base        *models.Gaussian // E = f_θ − log Base; nil for E = f_θ
-	Reference   *models.Gaussian // of the linear path; nil without one
-	Ladder      *tempering.Ladder
-	Steps       int // training steps in all
-	batches     datasets.Batcher
-	trainerSpec engine.TrainerConfig
+	Config     *experiment.Config // complete: no default is open
+	Data, Test *datasets.Dataset
+	Network    models.Network    // a models.Energy, f of E = f − log Base, or a models.Field
+	Classes    int               // labels that the field is trained with; 0 for none
+	Base       *models.Gaussian  // E = f − log Base; nil for E = f
+	Reference  *models.Gaussian  // of the linear path; nil without one
+	Ladder     *tempering.Ladder // nil for a field
+	Steps      int               // training steps in all
+
+	batches datasets.Batcher
+	chains  engine.TrainerConfig // of an energy: how it is trained, where its loss compares with chains, and how it is sampled
+	data    engine.DataConfig    // of a loss over data alone
 }
 
-// Build loads the data and makes the model, the reference and the ladder. network replaces the model section's energy;
-// nil for that of the section. Nothing is written.
-func Build(cfg *experiment.Config, network models.Energy) (*Parts, error) {
+// Build loads the data and makes the model, the reference and the ladder. network replaces the model section's; nil for
+// that of the section. Nothing is written.
+func Build(cfg *experiment.Config, network models.Network) (*Parts, error) {
 	data, test, err := datasets.Load(cfg.Data, cfg.Seed, cfg.Dir)
 	if err != nil {
 		return nil, err
 	}
 	cfg = cfg.Clone()
 	cfg.Complete(data.N())
-	p := &Parts{Config: cfg, Data: data, Test: test, Steps: cfg.TotalSteps(data.N())}
-	if network == nil {
-		if network, err = cfg.Model.Build(data.Dim); err != nil {
-			return nil, fmt.Errorf("model: %w", err)
-		}
-	}
-	if network.Dim() != data.Dim {
-		return nil, fmt.Errorf("model: %s has dimension %d, the data %s have %d", cfg.Model.Kind, network.Dim(), data.Name, data.Dim)
-	}
-	if models.NumParams(network) == 0 {
-		return nil, fmt.Errorf("model.kind: %s has no parameters to train, want a network such as mlp; `coordinator sample --energy %s` draws from it", cfg.Model.Kind, cfg.Model.Kind)
-	}
-	p.Network = network
-	q, err := models.FitGaussian(data.Rows, data.Dim, cfg.Tempering.ReferenceScale)
-	if err != nil {
-		return nil, fmt.Errorf("tempering.reference_scale: %w", err)
-	}
-	if cfg.Model.Base == "gaussian" {
-		p.Base = &q
-	}
-	tempered := cfg.Tempering.Rungs > 1
-	if tempered && cfg.Tempering.Path == "linear" {
-		p.Reference = &q
-	}
-	if p.Ladder, err = tempering.NewLadder(cfg.Tempering); err != nil {
+	p := &Parts{Config: cfg, Data: data, Test: test, Steps: cfg.TotalSteps(data.N()), batches: datasets.NewBatcher(data.N(), cfg.Train.Batch, cfg.Seed)}
+	if err := p.buildNetwork(network); err != nil {
 		return nil, err
 	}
-	p.batches = datasets.NewBatcher(data.N(), cfg.Train.Batch, cfg.Seed)
-
-	fromData := cfg.Loss.Kind == "contrastive_divergence"
-	pool := cfg.Tempering.Chains
-	if !fromData {
-		pool = cfg.Buffer.Size
+	if energy, ok := p.Network.(models.Energy); ok {
+		if err := p.buildChains(energy); err != nil {
+			return nil, err
+		}
 	}
-	p.trainerSpec = engine.TrainerConfig{
-		Spec: engine.Spec{
-			Network: network, Base: p.Base, Reference: p.Reference,
-			Rungs: cfg.Tempering.Rungs, Chains: cfg.Tempering.Chains, Pool: pool, Batch: cfg.Train.Batch,
-			FromData: fromData, Mix: !fromData && cfg.Buffer.Reinit > 0,
-			Loss: cfg.Loss, Sampler: cfg.Sampler, Optimizer: cfg.Optimizer, Seed: cfg.Seed,
-		},
-		Ladder: p.Ladder, Buffer: cfg.Buffer, Scans: cfg.Tempering.Scans, Data: data.Rows,
-		Positives: func(step int, into []float32) {
-			for i, row := range p.batches.Indices(step) {
-				for j, v := range data.Row(row) {
-					into[i*data.Dim+j] = float32(v)
-				}
-			}
-		},
+	if !cfg.Loss.Chains() {
+		if err := p.buildData(); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
 }
 
-// Open opens the backend and makes the trainer, not yet started.
-func (p *Parts) Open(ctx context.Context, opts backend.Options) (*backend.Backend, *engine.Trainer, error) {
+func (p *Parts) buildNetwork(given models.Network) error {
+	cfg := p.Config
+	if n := cfg.Model.NumClasses; n != nil {
+		p.Classes = *n
+	}
+	if p.Classes > 0 {
+		if err := p.Data.CheckLabels(); err != nil {
+			return fmt.Errorf("model.num_classes: %w", err)
+		}
+		if n := max(p.Data.Classes(), p.Test.Classes()); n > p.Classes {
+			return fmt.Errorf("model.num_classes: %d, want at least the %d of the data %s", p.Classes, n, p.Data.Name)
+		}
+	}
+	p.Network = given
+	if given == nil {
+		var err error
+		if p.Network, err = cfg.Model.BuildNetwork(p.Data.Dim, p.Classes); err != nil {
+			return fmt.Errorf("model: %w", err)
+		}
+	}
+	if p.Network.Dim() != p.Data.Dim {
+		return fmt.Errorf("model: %s has dimension %d, the data %s have %d", cfg.Model.Kind, p.Network.Dim(), p.Data.Name, p.Data.Dim)
+	}
+	if models.NumParams(p.Network) == 0 {
+		return fmt.Errorf("model.kind: %s has no parameters to train, want a network such as mlp; `coordinator sample --energy %s` draws from it", cfg.Model.Kind, cfg.Model.Kind)
+	}
+	return nil
+}
+
+// buildChains says how an energy is explored: while it is trained, or afterwards to draw from it.
+func (p *Parts) buildChains(energy models.Energy) error {
+	cfg := p.Config
+	q, err := models.FitGaussian(p.Data.Rows, p.Data.Dim, cfg.Tempering.ReferenceScale)
+	if err != nil {
+		return fmt.Errorf("tempering.reference_scale: %w", err)
+	}
+	if cfg.Model.Base == "gaussian" {
+		p.Base = &q
+	}
+	if cfg.Tempering.Rungs > 1 && cfg.Tempering.Path == "linear" {
+		p.Reference = &q
+	}
+	if p.Ladder, err = tempering.NewLadder(cfg.Tempering); err != nil {
+		return err
+	}
+	fromData := cfg.Loss.Kind == "contrastive_divergence"
+	pool := max(cfg.Tempering.Chains, cfg.Buffer.Size)
+	p.chains = engine.TrainerConfig{
+		Spec: engine.Spec{
+			Network: energy, Base: p.Base, Reference: p.Reference,
+			Rungs: cfg.Tempering.Rungs, Chains: cfg.Tempering.Chains, Pool: pool, Batch: cfg.Train.Batch,
+			FromData: fromData, Mix: !fromData && cfg.Buffer.Reinit > 0,
+			Loss: cfg.Loss, Sampler: cfg.Sampler, Optimizer: cfg.Optimizer, Seed: cfg.Seed,
+		},
+		Ladder: p.Ladder, Buffer: cfg.Buffer, Scans: cfg.Tempering.Scans, Data: p.Data.Rows,
+		Positives: func(step int, into []float32) { p.rows(step, into, nil) },
+	}
+	return nil
+}
+
+// buildData says how a loss over data alone is minimised.
+func (p *Parts) buildData() error {
+	cfg := p.Config
+	loss, err := cfg.Loss.Build()
+	if err != nil {
+		return err
+	}
+	p.data = engine.DataConfig{
+		Network: p.Network, Base: p.Base, Loss: loss, Optimizer: cfg.Optimizer, Batch: cfg.Train.Batch,
+		Rows: p.rows, Classes: p.Classes, LabelDropout: cfg.Loss.LabelDropout, DataNoise: cfg.Loss.DataNoise, Seed: cfg.Seed,
+	}
+	if cfg.Loss.Paired() && cfg.Loss.Coupling.Kind != "independent" {
+		if p.data.Coupling, err = cfg.Loss.Coupling.Build(); err != nil {
+			return fmt.Errorf("loss.coupling: %w", err)
+		}
+		within := cfg.Loss.Coupling.WithinClasses
+		p.data.WithinClasses = within != nil && *within
+	}
+	return nil
+}
+
+// rows writes the batch of a step, and the labels of its rows unless that is nil.
+func (p *Parts) rows(step int, x []float32, labels []int32) {
+	for i, row := range p.batches.Indices(step) {
+		for j, v := range p.Data.Row(row) {
+			x[i*p.Data.Dim+j] = float32(v)
+		}
+		if labels != nil {
+			labels[i] = int32(p.Data.Labels[row])
+		}
+	}
+}
+
+// Open opens the backend and makes the learner, not yet started.
+func (p *Parts) Open(ctx context.Context, opts backend.Options) (*backend.Backend, engine.Learner, error) {
 	b, err := backend.Open(ctx, p.Config.Backend, opts)
 	if err != nil {
 		return nil, nil, err
 	}
-	t, err := engine.NewTrainer(b, p.trainerSpec)
+	l, err := p.learner(b)
 	if err != nil {
 		return nil, nil, errors.Join(err, b.Close())
 	}
-	return b, t, nil
+	return b, l, nil
+}
+
+func (p *Parts) learner(b *backend.Backend) (engine.Learner, error) {
+	if p.Config.Loss.Chains() {
+		return engine.NewTrainer(b, p.chains)
+	}
+	return engine.NewDataTrainer(b, p.data)
 }

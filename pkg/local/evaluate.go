@@ -11,6 +11,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/diagnostics"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
+	"github.com/kelvin-ebm/kelvin/pkg/samplers"
 )
 
 // Evaluation holds a trained model against the data that it was not trained on. A pointer is nil where the figure does
@@ -44,11 +45,18 @@ type Evaluation struct {
 	Restarts       uint64    `json:"restarts"`        // walkers that came from the reference to the target while sampling
 	Explorer       string    `json:"explorer"`        // "langevin (biased)" where the kernel is unadjusted
 
-	samples []float32 // [Samples, dim]
+	Classes        int      `json:"classes,omitempty"` // labels of the data, where they are told apart by a classifier
+	ClassifierTest *float64 `json:"classifier_test"`   // accuracy of the classifier, trained on the training rows, on the test rows
+	LabelAccuracy  *float64 `json:"label_accuracy"`    // share of the samples that it takes for the label they were drawn with
+	ClassTV        *float64 `json:"class_tv"`          // total variation between the classes of the samples and those of the data
+	Frechet        *float64 `json:"frechet"`           // squared Fréchet distance in the classifier's features
+	FrechetNull    *float64 `json:"frechet_null"`      // the same of two parts of the data
+
+	samples *Samples
 }
 
 // energies adapts a trainer to the diagnostics.
-func energies(t *engine.Trainer) diagnostics.Energies {
+func energies(t engine.Learner) diagnostics.Energies {
 	return func(points []float64) ([]float64, error) {
 		x := make([]float32, len(points))
 		for i, v := range points {
@@ -61,7 +69,7 @@ func energies(t *engine.Trainer) diagnostics.Energies {
 // Sampler is a trainer of the same model whose weights, made by so many training steps, stand still, with chains started
 // afresh. Schedules of the sampler are read at that step.
 func (p *Parts) Sampler(b *backend.Backend, theta []float32, steps int) (*engine.Trainer, error) {
-	cfg := p.trainerSpec
+	cfg := p.chains
 	sp := &cfg.Spec
 	sp.Pool, sp.Mix, sp.FromData, sp.Batch = sp.Chains, false, false, 0
 	sp.Optimizer.EMA = 0
@@ -125,35 +133,33 @@ func Draw(ctx context.Context, t *engine.Trainer, n, burn, gap int) (samples []f
 		samples = append(samples, rows...)
 	}
 	samples = samples[:n*t.Dim()]
-	for i, v := range samples {
-		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-			return nil, accept, &sampleError{i / t.Dim(), v}
-		}
+	if err := firstNonFinite(samples, t.Dim()); err != nil {
+		return nil, accept, err
 	}
 	return samples, accept, nil
 }
 
+// firstNonFinite is a *sampleError for the first row that is not finite.
+func firstNonFinite(samples []float32, dim int) error {
+	for i, v := range samples {
+		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
+			return &sampleError{i / dim, v}
+		}
+	}
+	return nil
+}
+
 // Evaluate samples the model and compares it with the test rows.
-func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, t *engine.Trainer) (*Evaluation, error) {
+func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, l engine.Learner) (*Evaluation, error) {
 	cfg := p.Config
-	ev := &Evaluation{Name: cfg.Name, Step: t.Step(), Backend: b.Kind(), TestRows: p.Test.N(), Samples: cfg.Evaluate.Samples, Explorer: cfg.Sampler.Kind}
-	if cfg.Sampler.Kind == "langevin" {
-		ev.Explorer = "langevin (biased)"
-	}
-	theta, err := t.Theta()
-	if err != nil {
-		return nil, err
-	}
-	s, err := p.Sampler(b, theta, t.Step())
+	ev := &Evaluation{Name: cfg.Name, Step: l.Step(), Backend: b.Kind(), TestRows: p.Test.N(), Samples: cfg.Evaluate.Samples, Explorer: explorer(cfg.Sampler)}
+	theta, err := l.Theta()
 	if err != nil {
 		return nil, err
 	}
 	// A figure that cannot be had is no reason to lose the others: it is noted.
 	var bad *sampleError
-	samples, accept, err := Draw(ctx, s, cfg.Evaluate.Samples, cfg.Evaluate.Scans, max(1, cfg.Evaluate.Scans/10))
-	ev.samples, ev.ExplorerAccept, ev.SwapAccept, ev.Restarts = samples, accept, acceptance(s.Stats()), s.Stats().Restarts
-	s.Close()
-	switch {
+	switch err := p.sample(ctx, b, theta, l.Step(), ev); {
 	case errors.As(err, &bad):
 		ev.Notes = append(ev.Notes, err.Error())
 	case err != nil:
@@ -163,18 +169,56 @@ func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, t *engine.Trai
 		ev.Notes = append(ev.Notes, "no test rows to compare with")
 		return ev, nil
 	}
-	if err := p.likelihood(ev, t); err != nil {
+	if err := p.likelihood(ev, l); err != nil {
 		ev.Notes = append(ev.Notes, err.Error())
 	}
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("evaluate: %w", ctx.Err())
 	}
-	if len(samples) > 0 {
-		if err := p.distances(ev); err != nil {
-			ev.Notes = append(ev.Notes, err.Error())
+	if ev.samples != nil {
+		for _, figure := range []func(*Evaluation) error{p.distances, p.classify} {
+			if err := figure(ev); err != nil {
+				ev.Notes = append(ev.Notes, err.Error())
+			}
 		}
 	}
 	return ev, nil
+}
+
+// sample draws the samples of an evaluation, and notes how the drawing went.
+func (p *Parts) sample(ctx context.Context, b *backend.Backend, theta []float32, step int, ev *Evaluation) (err error) {
+	e := p.Config.Evaluate
+	if p.field() != nil {
+		ev.samples, err = p.follow(ctx, b, theta, e.Samples, FlowOptions{})
+		if err != nil {
+			ev.samples = nil
+		}
+		return err
+	}
+	s, err := p.Sampler(b, theta, step)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	x, accept, err := Draw(ctx, s, e.Samples, e.Scans, max(1, e.Scans/10))
+	ev.ExplorerAccept, ev.SwapAccept, ev.Restarts = accept, acceptance(s.Stats()), s.Stats().Restarts
+	if x != nil {
+		ev.samples = &Samples{X: x}
+	}
+	return err
+}
+
+// explorer names a sampler, with what a reader of its numbers has to know.
+func explorer(s samplers.Config) string {
+	switch {
+	case s.Kind == "langevin" || s.Kind == "annealed_langevin":
+		return s.Kind + " (biased)"
+	case s.Kind == "gradient_descent" || s.Kind == "nesterov":
+		return s.Kind + " (finds minima)"
+	case s.IsFlow():
+		return fmt.Sprintf("flow (%s, %s)", s.Mode, s.Integrator)
+	}
+	return s.Kind
 }
 
 // sampleError is a sample that is not finite.
@@ -187,12 +231,16 @@ func (e *sampleError) Error() string {
 	return fmt.Sprintf("sample %d of the target rung is %v: no samples; lower sampler.step_size, or sampler.kind: mala", e.row, e.value)
 }
 
-func (p *Parts) likelihood(ev *Evaluation, t *engine.Trainer) error {
+func (p *Parts) likelihood(ev *Evaluation, t engine.Learner) error {
 	dim := p.Data.Dim
 	if law := p.Test.Law; law != nil {
 		if h := law.Entropy(); !math.IsNaN(h) {
 			ev.Entropy = &h
 		}
+	}
+	if p.field() != nil {
+		ev.NLLNote = "a vector field has no density of its own"
+		return nil
 	}
 	integrate := diagnostics.NLL2D
 	switch dim {
@@ -228,7 +276,7 @@ func (p *Parts) likelihood(ev *Evaluation, t *engine.Trainer) error {
 }
 
 func (p *Parts) distances(ev *Evaluation) error {
-	samples := to64(ev.samples)
+	samples := to64(ev.samples.X)
 	dim, seed := p.Data.Dim, p.Config.Seed
 	mmd, err := diagnostics.MMD2(samples, p.Test.Rows, dim, diagnostics.MMDOptions{Seed: seed})
 	if err != nil {
@@ -250,6 +298,72 @@ func (p *Parts) distances(ev *Evaluation) error {
 	}
 	ev.Modes, ev.ModesHit, ev.ModeTV, ev.InsideAny = &c.Modes, &c.Hit, &c.TV, &c.Inside
 	return nil
+}
+
+// classify tells samples apart by a classifier of the data's labels: which label they show, and how far their law is from the
+// data's in the classifier's features. It says nothing about points in the plane, which the other figures describe.
+func (p *Parts) classify(ev *Evaluation) error {
+	classes := p.Data.Classes()
+	if p.Data.Dim <= 2 || classes < 2 || p.Data.CheckLabels() != nil {
+		return nil
+	}
+	c, err := diagnostics.TrainClassifier(p.Data.Rows, p.Data.Labels, p.Data.Dim, classes, diagnostics.ClassifierOptions{Seed: p.Config.Seed})
+	if err != nil {
+		return err
+	}
+	ev.Classes = classes
+	accuracy, err := c.Accuracy(p.Test.Rows, p.Test.Labels)
+	if err != nil {
+		return err
+	}
+	ev.ClassifierTest = &accuracy
+	samples := to64(ev.samples.X)
+	shown, err := c.Predict(samples)
+	if err != nil {
+		return err
+	}
+	tv := classDistance(shown, p.Data.Labels, classes)
+	ev.ClassTV = &tv
+	if wanted := ev.samples.Labels; wanted != nil {
+		right := 0.0
+		for i, y := range shown {
+			if y == int(wanted[i]) {
+				right++
+			}
+		}
+		right /= float64(len(shown))
+		ev.LabelAccuracy = &right
+	}
+	features, err := c.Features(samples)
+	if err != nil {
+		return err
+	}
+	real, err := c.Features(p.Test.Rows)
+	if err != nil {
+		return err
+	}
+	f, err := diagnostics.FrechetDistance(features, real, c.NumFeatures(), diagnostics.FrechetOptions{Seed: p.Config.Seed})
+	if err != nil {
+		return err
+	}
+	ev.Frechet, ev.FrechetNull = &f.Squared, &f.Null
+	return nil
+}
+
+// classDistance is the total variation between two sets of labels.
+func classDistance(a, b []int, classes int) float64 {
+	share := make([]float64, classes)
+	for _, y := range a {
+		share[y] += 1 / float64(len(a))
+	}
+	for _, y := range b {
+		share[y] -= 1 / float64(len(b))
+	}
+	tv := 0.0
+	for _, s := range share {
+		tv += math.Abs(s) / 2
+	}
+	return tv
 }
 
 func bounds(rows []float64) (lo, hi float64) {

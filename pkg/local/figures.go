@@ -23,7 +23,7 @@ func (p *Parts) title(what string, step int) (title, subtitle string) {
 }
 
 // LandscapeFigure draws the model's density in two dimensions with the training data over it.
-func (p *Parts) LandscapeFigure(t *engine.Trainer) (*plots.Figure, error) {
+func (p *Parts) LandscapeFigure(t engine.Learner) (*plots.Figure, error) {
 	if p.Data.Dim != 2 {
 		return nil, fmt.Errorf("landscape: the data have %d dimensions, want 2", p.Data.Dim)
 	}
@@ -93,9 +93,12 @@ func CurvesFigure(dir, name string) (*plots.Figure, error) {
 		x, y := runlog.Series(records, key)
 		return plots.Series{Name: label, X: x, Y: y}
 	}
-	panels := []plots.Panel{
-		{Title: "loss (nats)", Series: []plots.Series{line("loss", "loss")}, Smooth: true},
-		{Title: "mean energy (nats)", Series: []plots.Series{line("energy_data", "data"), line("energy_model", "model")}, Smooth: true},
+	panels := []plots.Panel{{Title: "loss", Series: []plots.Series{line("loss", "loss")}, Smooth: true}}
+	if x, _ := runlog.Series(records, "energy_model"); len(x) > 0 {
+		panels = append(panels, plots.Panel{Title: "mean energy (nats)", Series: []plots.Series{line("energy_data", "data"), line("energy_model", "model")}, Smooth: true})
+	}
+	if x, _ := runlog.Series(records, "grad_norm"); len(x) > 0 && len(panels) == 1 {
+		panels = append(panels, plots.Panel{Title: "norm of the gradient", Series: []plots.Series{line("grad_norm", "norm")}, Smooth: true})
 	}
 	if x, y := runlog.ListSeries(records, "swap_accept"); len(x) > 0 {
 		panels = append(panels, plots.Panel{Title: "swap acceptance a pair of rungs", Series: plots.SeriesOf("rungs", plots.PairNames(len(y[0])), x, y), Range: [2]float64{0, 1}, Ordered: true, Smooth: true})
@@ -133,7 +136,7 @@ func FormingGIF(dir, name string) ([]byte, error) {
 }
 
 // Figures draws all that exists for a run into its folder and writes report.html.
-func Figures(dir string, info runlog.RunInfo, p *Parts, t *engine.Trainer, ev *Evaluation) error {
+func Figures(dir string, info runlog.RunInfo, p *Parts, t engine.Learner, ev *Evaluation) error {
 	f := folder{dir: dir}
 	var figures []plots.ReportFigure
 	add := func(file, caption string, wide bool, fig *plots.Figure, err error) error {
@@ -143,14 +146,14 @@ func Figures(dir string, info runlog.RunInfo, p *Parts, t *engine.Trainer, ev *E
 		figures = append(figures, plots.ReportFigure{Figure: fig, Title: file, Caption: caption, Wide: wide})
 		return fig.Save(f.path(file))
 	}
-	if p.Data.Dim == 2 {
+	if p.Data.Dim == 2 && p.field() == nil {
 		fig, err := p.LandscapeFigure(t)
 		if err := add("landscape.png", "The model's density, with the training data.", false, fig, err); err != nil {
 			return err
 		}
 	}
-	if p.hasPicture() && len(ev.samples) > 0 {
-		fig, err := p.SamplesFigure(to64(ev.samples), t.Step())
+	if p.hasPicture() && ev.samples != nil {
+		fig, err := p.SamplesFigure(to64(ev.samples.X), t.Step())
 		if err := add("samples.png", "Held-out data and samples of the model.", true, fig, err); err != nil {
 			return err
 		}

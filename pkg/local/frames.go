@@ -27,28 +27,32 @@ type Landscape struct {
 }
 
 // Landscape evaluates the energy on a grid of n×n points over the data and a margin round them. The dimension must be 2.
-func (p *Parts) Landscape(t *engine.Trainer, n int) (*Landscape, error) {
+func (p *Parts) Landscape(l engine.Learner, n int) (*Landscape, error) {
 	if p.Data.Dim != 2 {
 		return nil, fmt.Errorf("landscape: dimension %d, want 2", p.Data.Dim)
 	}
-	l := &Landscape{Step: t.Step(), N: n}
-	l.X0, l.X1, l.Y0, l.Y1 = frame(p.Data.Rows)
+	out := &Landscape{Step: l.Step(), N: n}
+	out.X0, out.X1, out.Y0, out.Y1 = frame(p.Data.Rows)
 	x := make([]float32, 0, 2*n*n)
 	for j := range n {
 		for i := range n {
-			x = append(x, float32(l.X0+(l.X1-l.X0)*float64(i)/float64(n-1)), float32(l.Y0+(l.Y1-l.Y0)*float64(j)/float64(n-1)))
+			x = append(x, float32(out.X0+(out.X1-out.X0)*float64(i)/float64(n-1)), float32(out.Y0+(out.Y1-out.Y0)*float64(j)/float64(n-1)))
 		}
 	}
 	var err error
-	if l.Energy, err = t.Energies(x); err != nil {
+	if out.Energy, err = l.Energies(x); err != nil {
 		return nil, err
+	}
+	t, ok := l.(*engine.Trainer)
+	if !ok {
+		return out, nil // no chains to show
 	}
 	chains, err := t.TargetChains()
 	if err != nil {
 		return nil, err
 	}
-	l.Points = to64(chains)
-	return l, nil
+	out.Points = to64(chains)
+	return out, nil
 }
 
 // frame is a rectangle round rows [n, 2] with a quarter of the larger side as margin.
@@ -64,7 +68,7 @@ func frame(rows []float64) (x0, x1, y0, y1 float64) {
 
 // keepFrame keeps a picture of the landscape for the GIF; nothing in other dimensions than 2.
 func (r *run) keepFrame() error {
-	if r.parts.Data.Dim != 2 || r.parts.Config.Train.Frames == 0 {
+	if r.parts.Data.Dim != 2 || r.parts.field() != nil || r.parts.Config.Train.Frames == 0 {
 		return nil
 	}
 	l, err := r.parts.Landscape(r.trainer, frameGrid)

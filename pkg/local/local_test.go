@@ -34,6 +34,20 @@ evaluate: {samples: 64, scans: 4, projections: 8}
 backend: {kind: KIND}
 `
 
+// smallField is the same for a conditional field, whose labels are the blades of the data.
+const smallField = `
+name: small-field
+seed: 3
+data: {dataset: pinwheel, samples: 300}
+model: {kind: time_mlp, hidden_dim: 8, depth: 1, time_frequencies: 8, num_classes: 5}
+loss: {kind: flow_matching, coupling: {kind: exact_ot, within_classes: true}, label_dropout: 0.2}
+sampler: {kind: flow, integrator: heun, steps: 5, guidance_scale: 1.5}
+optimizer: {kind: adam, lr: 0.01, ema: 0.9}
+train: {steps: 30, batch: 16, cut_every: 0, log_every: 5}
+evaluate: {samples: 64, projections: 8}
+backend: {kind: KIND}
+`
+
 func parse(t *testing.T, kind, text string, sets ...string) *experiment.Config {
 	t.Helper()
 	c, err := experiment.Parse(filepath.Join(t.TempDir(), "test.yaml"), []byte(strings.ReplaceAll(text, "KIND", kind)), sets)
@@ -69,14 +83,22 @@ func TestResumeGoesOnBitForBit(t *testing.T) {
 		{"persistent", []string{"loss={kind: persistent_cd, data_noise: 0.01}", "tempering.rungs=1", "buffer={size: 50, warmup: 4, init: data}"}, false},
 		{"the original's ring", []string{"loss={kind: persistent_cd, compat: torchebm}", "tempering.rungs=1", "buffer.size=50", "sampler={kind: langevin, steps: 3, step_size: {kind: cosine, start: 0.1, end: 0.01, steps: 3}}"}, true},
 		{"from the data", []string{"loss={kind: contrastive_divergence, data_noise: 0.01}", "tempering.rungs=1"}, false},
+		{"hamiltonian", []string{"sampler={kind: hmc, steps: 2, leapfrog_steps: 3, step_size: 0.05}"}, false},
+		{"no chains, sampled along a ladder", []string{"loss={kind: sliced_score_matching, n_projections: 2}"}, false},
+		{"chains of the loss", []string{"loss={kind: energy_matching, n_langevin_steps: 60, lambda_cd: {kind: linear, start: 0, end: 2}}", "tempering.rungs=1"}, false},
+		{"a conditional field", nil, true},
 	} {
+		text := small
+		if tc.name == "a conditional field" {
+			text = smallField
+		}
 		for _, kind := range kinds() {
 			if kind == backend.CPU && !tc.xla {
 				continue
 			}
 			t.Run(tc.name+" on "+kind, func(t *testing.T) {
 				// Without test rows the evaluation is short.
-				cfg := parse(t, kind, small, append([]string{"data.test_samples=0"}, tc.sets...)...)
+				cfg := parse(t, kind, text, append([]string{"data.test_samples=0"}, tc.sets...)...)
 				whole := filepath.Join(t.TempDir(), "whole")
 				want, err := Train(t.Context(), cfg, options(whole))
 				if err != nil {
@@ -335,10 +357,11 @@ func started(t *testing.T, sets ...string) (*Parts, *engine.Trainer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, tr, err := p.Open(t.Context(), backend.Options{NoInstall: true})
+	b, l, err := p.Open(t.Context(), backend.Options{NoInstall: true})
 	if err != nil {
 		t.Fatal(err)
 	}
+	tr := l.(*engine.Trainer)
 	t.Cleanup(func() {
 		tr.Close()
 		b.Close()

@@ -19,7 +19,7 @@ type Run struct {
 	Dir     string
 	Parts   *Parts
 	Backend *backend.Backend
-	Trainer *engine.Trainer
+	Trainer engine.Learner
 	Skipped []error // damaged cuts newer than the one in use
 }
 
@@ -27,7 +27,7 @@ type Run struct {
 type OpenOptions struct {
 	Kind    string // in place of the experiment's backend; "" keeps it
 	Backend backend.Options
-	Network models.Energy // that the run was trained with, where Options.Network was set
+	Network models.Network // that the run was trained with, where Options.Network was set
 }
 
 // OpenRun reads a run's experiment and data and puts its last whole cut on a device.
@@ -69,43 +69,55 @@ func (r *Run) Evaluate(ctx context.Context) (*Evaluation, error) {
 	return r.Parts.Evaluate(ctx, r.Backend, r.Trainer)
 }
 
-// Samples draws n states of the run's model, after burn scans and every gap-th scan.
-func (r *Run) Samples(ctx context.Context, n, burn, gap int) ([]float32, error) {
+// Samples draws n states of the run's model. An energy is explored: burn scans, then every gap-th scan counts. A field is
+// followed from noise; rows of a conditional one take the labels in turn, or all that of opts.
+func (r *Run) Samples(ctx context.Context, n, burn, gap int, opts FlowOptions) (*Samples, error) {
 	theta, err := r.Trainer.Theta()
 	if err != nil {
 		return nil, err
+	}
+	if r.Parts.field() != nil {
+		return r.Parts.follow(ctx, r.Backend, theta, n, opts)
 	}
 	s, err := r.Parts.Sampler(r.Backend, theta, r.Trainer.Step())
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
-	samples, _, err := Draw(ctx, s, n, burn, gap)
-	return samples, err
+	x, _, err := Draw(ctx, s, n, burn, gap)
+	return &Samples{X: x}, err
 }
 
-// WriteSamples writes samples [n·dim] and their energies under the run's model to an npz file: x [n, dim], energy [n].
-func (r *Run) WriteSamples(path string, samples []float32) error {
-	return r.Parts.writeSamples(path, samples, r.Trainer)
+// WriteSamples writes samples to an npz file: x [n, dim], energy [n] under the run's model where it has one, and labels [n]
+// where they were asked for.
+func (r *Run) WriteSamples(path string, s *Samples) error {
+	return r.Parts.writeSamples(path, s, r.Trainer)
 }
 
-func (p *Parts) writeSamples(path string, samples []float32, t *engine.Trainer) error {
-	energy, err := t.Energies(samples)
-	if err != nil {
+func (p *Parts) writeSamples(path string, s *Samples, l engine.Learner) error {
+	energy, err := l.Energies(s.X)
+	if err != nil && !errors.Is(err, engine.ErrNoEnergy) {
 		return err
 	}
-	return WriteNPZ(path, p.Data.Dim, samples, energy)
+	arrays := []datasets.Array{{Name: "x", Shape: []int{len(s.X) / p.Data.Dim, p.Data.Dim}, Data: s.X}}
+	if energy != nil {
+		arrays = append(arrays, datasets.Array{Name: "energy", Shape: []int{len(energy)}, Data: energy})
+	}
+	if s.Labels != nil {
+		arrays = append(arrays, datasets.Array{Name: "labels", Shape: []int{len(s.Labels)}, Data: s.Labels})
+	}
+	return WriteArrays(path, arrays)
 }
 
 // WriteNPZ writes states [n·dim] as x [n, dim] and their energies as energy [n].
 func WriteNPZ(path string, dim int, samples []float32, energy []float64) error {
 	n := len(energy)
-	return atomicfile.Write(path, 0o644, func(w io.Writer) error {
-		return datasets.WriteNPZ(w, []datasets.Array{
-			{Name: "x", Shape: []int{n, dim}, Data: samples},
-			{Name: "energy", Shape: []int{n}, Data: energy},
-		})
-	})
+	return WriteArrays(path, []datasets.Array{{Name: "x", Shape: []int{n, dim}, Data: samples}, {Name: "energy", Shape: []int{n}, Data: energy}})
+}
+
+// WriteArrays writes an npz file whole or not at all.
+func WriteArrays(path string, arrays []datasets.Array) error {
+	return atomicfile.Write(path, 0o644, func(w io.Writer) error { return datasets.WriteNPZ(w, arrays) })
 }
 
 // Figure draws the landscape or samples of the run.
@@ -115,11 +127,11 @@ func (r *Run) Figure(ctx context.Context, kind string) (*plots.Figure, error) {
 		return r.Parts.LandscapeFigure(r.Trainer)
 	case "samples":
 		e := r.Parts.Config.Evaluate
-		x, err := r.Samples(ctx, min(e.Samples, shownPoints), e.Scans, max(1, e.Scans/10))
+		s, err := r.Samples(ctx, min(e.Samples, shownPoints), e.Scans, max(1, e.Scans/10), FlowOptions{})
 		if err != nil {
 			return nil, err
 		}
-		return r.Parts.SamplesFigure(to64(x), r.Trainer.Step())
+		return r.Parts.SamplesFigure(to64(s.X), r.Trainer.Step())
 	}
 	return nil, fmt.Errorf("figure %q, want landscape or samples", kind)
 }

@@ -21,7 +21,7 @@ func (p *Parts) writeReport(f folder, figures []plots.ReportFigure, info runlog.
 		Commands: []string{strings.Join(info.Command, " "), "coordinator evaluate --run " + f.dir + " -o json", "coordinator sample --run " + f.dir + " --samples 5000"},
 		Footer:   fmt.Sprintf("Kelvin %s, %s", info.Version, info.Finished.Format(time.RFC3339)),
 	}
-	if ev.Explorer == "langevin (biased)" {
+	if strings.HasSuffix(ev.Explorer, "langevin (biased)") {
 		d.Warnings = append(d.Warnings, "The explorer is unadjusted Langevin: its stationary law is not the model's, so samples are biased.")
 	}
 	if ev.NLLNote != "" && ev.NLLBox != nil {
@@ -45,6 +45,10 @@ func (p *Parts) writeReport(f folder, figures []plots.ReportFigure, info runlog.
 	number("sliced Wasserstein-1", ev.SlicedW1, "%.3g", fmt.Sprintf("%d samples", ev.Samples))
 	if ev.Modes != nil {
 		d.Numbers = append(d.Numbers, plots.Number{Label: "modes found", Value: fmt.Sprintf("%d of %d", *ev.ModesHit, *ev.Modes), Note: fmt.Sprintf("weights: TV %.3f", *ev.ModeTV)})
+	}
+	number("samples that show their label", ev.LabelAccuracy, "%.3f", "by a classifier trained on the data")
+	if ev.Frechet != nil {
+		number("Fréchet distance", ev.Frechet, "%.3g", fmt.Sprintf("%.2g between two parts of the data; in a classifier's features", *ev.FrechetNull))
 	}
 	d.Tables = []plots.Table{p.metricsTable(ev, info), configTable(p.Config)}
 	return plots.Report(f.path(reportFile), d)
@@ -78,7 +82,11 @@ func (p *Parts) metricsTable(ev *Evaluation, info runlog.RunInfo) plots.Table {
 		row("swap acceptance", Percentages(ev.SwapAccept), "a pair of rungs, hottest first, while sampling")
 		row("restarts", fmt.Sprint(ev.Restarts), "walkers that came from the reference to the target while sampling")
 	}
-	row("explorer acceptance", Percentages(ev.ExplorerAccept), ev.Explorer)
+	if len(ev.ExplorerAccept) > 0 {
+		row("explorer acceptance", Percentages(ev.ExplorerAccept), ev.Explorer)
+	} else {
+		row("sampler", ev.Explorer, "")
+	}
 	row("seed", fmt.Sprint(p.Config.Seed), "")
 	row("digest", info.Digest, "SHA-256 over the last cut's contents")
 	row("bits depend on", info.Fingerprint, "")

@@ -44,8 +44,8 @@ type Options struct {
 	Progress io.Writer // where the bar or the lines go; nil shows nothing
 	Show     runlog.ProgressOptions
 
-	// Network is an energy of the caller's own, trained in place of the model section's.
-	Network models.Energy
+	// Network is an energy or a field of the caller's own, trained in place of the model section's.
+	Network models.Network
 
 	afterStep func(step int) // tests interrupt a run here
 }
@@ -68,7 +68,7 @@ type run struct {
 	parts   *Parts
 	folder  folder
 	backend *backend.Backend
-	trainer *engine.Trainer
+	trainer engine.Learner
 	metrics *runlog.Writer
 	info    runlog.RunInfo
 	show    runlog.Progress
@@ -285,9 +285,9 @@ func (r *run) loop(ctx context.Context) error {
 		if r.opts.afterStep != nil {
 			r.opts.afterStep(report.Step)
 		}
-		stats := r.trainer.Stats()
+		stats := swaps(r.trainer)
 		accept := acceptance(stats)
-		r.show.Update(report.Step, runlog.Status{Loss: report.Scores.Loss, SwapAccept: accept})
+		r.show.Update(report.Step, runlog.Status{Loss: report.Loss, SwapAccept: accept})
 		last := report.Step == r.parts.Steps
 		if report.Step%cfg.LogEvery == 0 || last {
 			now := time.Now()
@@ -297,7 +297,9 @@ func (r *run) loop(ctx context.Context) error {
 				return err
 			}
 			window = stretch{}
-			r.trainer.ResetPairs()
+			if t, ok := r.trainer.(*engine.Trainer); ok {
+				t.ResetPairs()
+			}
 		}
 		if cfg.Frames > 0 && (last || report.Step%((r.parts.Steps+cfg.Frames-1)/cfg.Frames) == 0) {
 			if err := r.keepFrame(); err != nil {
@@ -341,6 +343,14 @@ func (s *stretch) add(r engine.Report) {
 	s.nonFinite += r.NonFinite
 }
 
+// swaps are the swap statistics of a learner; zero for one without a ladder.
+func swaps(l engine.Learner) tempering.Stats {
+	if t, ok := l.(*engine.Trainer); ok {
+		return t.Stats()
+	}
+	return tempering.Stats{}
+}
+
 // acceptance is the mean swap acceptance of each pair that was tried; nil without pairs.
 func acceptance(stats tempering.Stats) []float64 {
 	var out []float64
@@ -363,18 +373,19 @@ func attempts(stats tempering.Stats) uint64 {
 
 func (r *run) record(report engine.Report, window stretch, stats tempering.Stats, rate float64) error {
 	rec := runlog.Record{Step: report.Step, Seconds: r.seconds()}
-	s := report.Scores
-	rec.Set("loss", s.Loss)
-	rec.Set("energy_data", s.Positives)
-	rec.Set("energy_model", s.Negatives)
-	rec.Set("energy_penalty", s.Penalty)
-	rec.Set("grad_norm", s.GradNorm)
+	rec.Set("loss", report.Loss)
+	for _, part := range report.Parts {
+		rec.Set(part.Name, part.Value)
+	}
+	rec.Set("grad_norm", report.GradNorm)
 	rec.Set("learning_rate", report.Rate)
 	accepted := make([]float64, len(window.accept))
 	for k, sum := range window.accept {
 		accepted[k] = sum / float64(window.steps)
 	}
-	rec.SetList("explorer_accept", accepted)
+	if len(accepted) > 0 {
+		rec.SetList("explorer_accept", accepted)
+	}
 	if accept := acceptance(stats); len(accept) > 0 && len(accept) == len(stats.Pairs) {
 		rec.SetList("swap_accept", accept)
 		barrier, _ := tempering.Barrier(stats.Rejections(), float64(attempts(stats)))
@@ -382,10 +393,12 @@ func (r *run) record(report engine.Report, window stretch, stats tempering.Stats
 		rec.Set("rejection_sum", tempering.RejectionSum(stats.Rejections()))
 		rec.Set("restarts", float64(stats.Restarts))
 		rec.Set("round_trips", float64(stats.Trips))
-		rec.Set("round_trip_rate", r.trainer.TripRate())
+		rec.Set("round_trip_rate", r.trainer.(*engine.Trainer).TripRate())
 		rec.Set("round_trip_rate_predicted", tempering.PredictedTripRate(stats.Rejections()))
 	}
-	rec.Set("non_finite_proposals", float64(window.nonFinite))
+	if len(accepted) > 0 {
+		rec.Set("non_finite_proposals", float64(window.nonFinite))
+	}
 	rec.Set("steps_per_second", rate)
 	return r.metrics.Write(rec)
 }
@@ -427,7 +440,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err := writeEvaluation(r.folder, ev); err != nil {
 		return nil, err
 	}
-	if len(ev.samples) > 0 {
+	if ev.samples != nil {
 		if err := r.parts.writeSamples(r.folder.path(samplesFile), ev.samples, r.trainer); err != nil {
 			return nil, err
 		}

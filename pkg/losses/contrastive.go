@@ -1,4 +1,4 @@
-// Package losses builds the training losses as graphs. Each takes the energy as a function and gives a scalar to
+// Package losses builds the training losses as graphs. Each takes the model as a function and gives a scalar to
 // differentiate:
 //
 //	terms := losses.Contrastive{Energy: net, Penalty: 1e-4}.Build(positives, negatives)
@@ -6,6 +6,17 @@
 //
 // Where negatives come from (the data, a replay buffer, the target rung of a tempered ensemble) is the caller's
 // business: contrastive divergence, persistent CD and parallel-tempering CD are one loss over different chains.
+//
+// The losses that learn from the data alone implement [Loss], which says what a step needs beside the data:
+//
+//	loss := losses.SlicedScoreMatching{Projections: 5, ProjectionType: "rademacher"}
+//	needs := loss.Needs(batch, dim) // here: one array of normal numbers [5, batch, dim]
+//	result := loss.Build(losses.Model{Energy: net}, losses.Batch{X: rows, Draws: draws})
+//	gradient := graph.Gradient(result.Loss, weights...)
+//
+// [Config] is the `loss` section of an experiment and [Kinds] describes what it can name. Score losses and contrastive
+// divergence sum over coordinates, flow and equilibrium matching take means, as in the papers: a learning rate does not
+// carry over from one to the other as the dimension grows.
 package losses
 
 import (
@@ -26,6 +37,8 @@ type Contrastive struct {
 	Base EnergyFn
 	// Penalty weighs mean f(x⁺)² + mean f(x⁻)² (Du and Mordatch 2019).
 	Penalty float64
+	// GradientPenalty weighs mean ‖∇E(x⁺)‖².
+	GradientPenalty float64
 }
 
 // Terms are the parts of a contrastive loss, scalars.
@@ -33,7 +46,7 @@ type Terms struct {
 	Loss      *Node // what is differentiated
 	Positives *Node // mean E(x⁺)
 	Negatives *Node // mean E(x⁻)
-	Penalty   *Node // weighted penalty
+	Penalty   *Node // weighted penalties, of energies and of gradients
 }
 
 // Build makes the loss of positives [n, dim] and negatives [m, dim], which are held constant.
@@ -54,6 +67,11 @@ func (c Contrastive) Build(positives, negatives *Node) Terms {
 		terms.Penalty = MulScalar(ReduceAllSum(Mul(Square(f), Abs(side))), c.Penalty)
 		loss = Add(loss, terms.Penalty)
 	}
+	if c.GradientPenalty > 0 {
+		slope := Model{Energy: c.whole}.at(positives, nil).slope
+		penalty := MulScalar(ReduceAllMean(rowSum(Square(slope))), c.GradientPenalty)
+		terms.Penalty, loss = Add(terms.Penalty, penalty), Add(loss, penalty)
+	}
 	if c.Base != nil {
 		basePositives, baseNegatives := ReduceAllMean(c.Base(positives)), ReduceAllMean(c.Base(negatives))
 		terms.Positives = Sub(terms.Positives, basePositives)
@@ -62,4 +80,12 @@ func (c Contrastive) Build(positives, negatives *Node) Terms {
 	}
 	terms.Loss = loss
 	return terms
+}
+
+// whole is the energy E = f − Base.
+func (c Contrastive) whole(x *Node) *Node {
+	if c.Base == nil {
+		return c.Energy(x)
+	}
+	return Sub(c.Energy(x), c.Base(x))
 }

@@ -19,8 +19,9 @@ type Loss interface {
 
 // Needs is what a step of a loss needs beside the data.
 type Needs struct {
-	Energy bool // needs Model.Energy
-	Field  bool // needs Model.Field
+	// Energy, Field and Hidden say that the loss cannot do without Model.Energy, Model.Field, Model.Hidden. With none of
+	// them set an energy will do, and a field too.
+	Energy, Field, Hidden bool
 	// Source asks for Batch.Source, draws of N(0, I) that are paired with the rows by the configured coupling.
 	Source bool
 	// Draws are the random arrays of a step, in the order of Batch.Draws.
@@ -59,8 +60,10 @@ type Chains struct {
 
 // Model is what a loss differentiates, at the weights of the step.
 type Model struct {
-	Energy EnergyFn       // E(x), [batch]
-	Field  models.FieldFn // f(x, t, y), [batch, dim]
+	Energy EnergyFn // E(x), [batch]
+	// Network is f of E = f − log q, for the energy penalty; nil where E itself is meant.
+	Network EnergyFn
+	Field   models.FieldFn // f(x, t, y), [batch, dim]
 	// Hidden builds the activations of the last hidden layer, [batch, width]; nil for a field that has none to show.
 	Hidden models.FieldFn
 }

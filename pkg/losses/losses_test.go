@@ -170,11 +170,12 @@ func TestConfigValidate(t *testing.T) {
 		{"our own", func(c *losses.Config) {}, nil},
 		{"TorchEBM's buffer", func(c *losses.Config) { c.Compat = "torchebm" }, nil},
 		{"TorchEBM's buffer without a buffer", func(c *losses.Config) { c.Kind, c.Compat = "contrastive_divergence", "torchebm" },
-			[]string{`compat: torchebm needs kind: persistent_cd, not "contrastive_divergence"`}},
+			[]string{"compat: torchebm needs kind: persistent_cd, equilibrium_matching, or score_matching with hessian_method: hutchinson, " +
+				`not "contrastive_divergence"`}},
 		{"everything wrong", func(c *losses.Config) {
 			*c = losses.Config{Kind: "cd", Compat: "torch", EnergyPenalty: -1, DataNoise: math.NaN()}
 		},
-			[]string{`kind: "cd", want one of parallel_tempering_cd, persistent_cd, contrastive_divergence`, `compat: "torch", want one of none, torchebm`,
+			[]string{`kind: "cd", want one of ` + strings.Join(losses.KindNames(), ", "), `compat: "torch", want one of none, torchebm`,
 				"energy_penalty: -1, want 0 or more", "data_noise: NaN, want 0 or more"}},
 	} {
 		c := good

@@ -18,15 +18,19 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
-// TestReference replays the recorded training losses that compare data with chains: the chains by samplers.Langevin, the
-// replay buffer by buffer.RingPlan, the swaps by tempering.Ensemble, the loss by Contrastive. The other losses of the
-// family are not written yet.
+// TestReference replays the recorded training losses. Of those that compare data with chains, the chains by
+// samplers.Langevin, the replay buffer by buffer.RingPlan, the swaps by tempering.Ensemble, the loss by Contrastive; the
+// others by their section of an experiment, fed as a step of the training is. (Couplings by themselves are replayed by
+// their own package.)
 //
 // Float32 has the tolerance Case.For32: at most some thirty roundings of 6e-8 lie one behind the other, in chains that
 // do not enlarge them.
 func TestReference(t *testing.T) {
 	replays := map[string]func(*replay, *testing.T, testutil.Case){
 		"ContrastiveDivergence": (*replay).contrastive, "PersistentContrastiveDivergence": (*replay).contrastive, "ParallelTemperingCD": (*replay).tempered,
+		"ScoreMatching": (*replay).score, "SlicedScoreMatching": (*replay).sliced, "DenoisingScoreMatching": (*replay).denoising,
+		"EquilibriumMatchingLoss": (*replay).equilibrium, "FlowMatchingLoss": (*replay).flowMatching,
+		"EnergyMatchingLoss": (*replay).energyMatching, "loss_utils": (*replay).helpers,
 	}
 	cases := testutil.Reference(t, "losses")
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
@@ -41,7 +45,7 @@ func TestReference(t *testing.T) {
 			}
 		}
 		if seen == 0 {
-			t.Error("no case of contrastive divergence")
+			t.Error("no case of a loss")
 		}
 	})
 }
@@ -52,6 +56,7 @@ type replay struct {
 	backend *backend.Backend
 	dtype   dtypes.DType
 	graphs  map[string]*testutil.Graph
+	jobs    jobs
 }
 
 func (r *replay) compile(key string, shapes [][]int, build func(in []*Node) []*Node) *testutil.Graph {

@@ -13,7 +13,7 @@ import (
 // Config is the `model` section of an experiment: a network or an analytic energy. Which keys a kind reads is in
 // [Kinds]; any other key that is set is a fault. A key left out has the kind's default.
 type Config struct {
-	Kind string `yaml:"kind"`          // mlp, or the name of an analytic energy
+	Kind string `yaml:"kind"`          // mlp, conv, a field, or the name of an analytic energy
 	Dim  int    `yaml:"dim,omitempty"` // coordinates of a state; where it is left out, those of the data
 	// Base is gaussian for E = f − log q with q fitted to the data, none for E = f; "" lets the experiment decide.
 	// Build makes f; see WithBase.
@@ -25,6 +25,32 @@ type Config struct {
 	InitStd      *float64 `yaml:"init_std,omitempty"`      // mlp with init: normal
 	ZeroLast     *bool    `yaml:"zero_last,omitempty"`     // mlp: the last layer starts at 0
 	SpectralNorm *bool    `yaml:"spectral_norm,omitempty"` // mlp: weights divided by their largest singular value
+
+	Image    []int `yaml:"image,flow,omitempty"`    // conv: channels, height and width of a state
+	Channels []int `yaml:"channels,flow,omitempty"` // conv: channels of each stage
+	Blocks   int   `yaml:"blocks,omitempty"`        // conv: residual blocks a stage
+
+	Preset          string   `yaml:"preset,omitempty"`           // transformer: see Presets
+	PatchSize       *int     `yaml:"patch_size,omitempty"`       // transformer: side of a patch
+	EmbedDim        *int     `yaml:"embed_dim,omitempty"`        // transformer: width of a token
+	HiddenDim       *int     `yaml:"hidden_dim,omitempty"`       // time_mlp: width of the hidden layers
+	Depth           *int     `yaml:"depth,omitempty"`            // transformer, time_mlp: blocks
+	NumHeads        *int     `yaml:"num_heads,omitempty"`        // transformer: heads of the attention
+	MLPRatio        *float64 `yaml:"mlp_ratio,omitempty"`        // transformer, time_mlp: width of a block's hidden layer
+	CondDim         *int     `yaml:"cond_dim,omitempty"`         // transformer, time_mlp: width of the vector of time and label
+	HeadDim         *int     `yaml:"head_dim,omitempty"`         // transformer: width before the head
+	HeadDepth       int      `yaml:"head_depth,omitempty"`       // transformer: blocks before the head
+	HeadNumHeads    *int     `yaml:"head_num_heads,omitempty"`   // transformer: their heads
+	PosEmbed        string   `yaml:"pos_embed,omitempty"`        // transformer: see PosEmbeds
+	Conditioning    string   `yaml:"conditioning,omitempty"`     // time_mlp: see Conditionings
+	TimeScale       *float64 `yaml:"time_scale,omitempty"`       // transformer, time_mlp: multiplies the time
+	TimeFrequencies *int     `yaml:"time_frequencies,omitempty"` // transformer, time_mlp: width of its cosines and sines
+	NumClasses      *int     `yaml:"num_classes,omitempty"`      // transformer, time_mlp: labels
+	Energy          string   `yaml:"energy,omitempty"`           // fields: none, or see FieldEnergies
+
+	Of       string   `yaml:"of,omitempty"`       // interaction: the kind of the energy, whose own options stand beside these
+	SigmaW   *float64 `yaml:"sigma_w,omitempty"`  // interaction
+	Strength *float64 `yaml:"strength,omitempty"` // interaction
 
 	H *float64 `yaml:"h,omitempty"` // analytic energies: see their formulas
 	K *float64 `yaml:"k,omitempty"`
@@ -70,7 +96,7 @@ func (c *Config) isSet(key string) bool {
 
 // WithDefaults fills the keys that the kind reads and c leaves out. Dim and Base stay open.
 func (c Config) WithDefaults() Config {
-	kind, ok := findKind(c.Kind)
+	kind, ok := c.describe()
 	if !ok {
 		return c
 	}
@@ -78,11 +104,15 @@ func (c Config) WithDefaults() Config {
 		if p.value == nil || c.isSet(p.Key) {
 			continue
 		}
-		if p.Key == "init_std" && c.Init != "normal" { // belongs to that rule alone; init comes before it in the table
+		// These belong to one rule alone, which comes before them in the table.
+		if p.Key == "init_std" && c.Init != "normal" || p.Key == "mlp_ratio" && c.Conditioning == "concat" {
 			continue
 		}
 		field, _ := c.field(p.Key)
 		value := reflect.ValueOf(p.value)
+		if size, ok := preset(c.Preset)[p.Key]; ok {
+			value = reflect.ValueOf(size)
+		}
 		if field.Kind() == reflect.Pointer {
 			pointer := reflect.New(value.Type())
 			pointer.Elem().Set(value)
@@ -95,7 +125,7 @@ func (c Config) WithDefaults() Config {
 
 // Validate reports every fault of the section, each by its key.
 func (c Config) Validate() error {
-	kind, ok := findKind(c.Kind)
+	kind, ok := c.describe()
 	if !ok {
 		return fmt.Errorf("kind: %q, want one of %s", c.Kind, strings.Join(kindNames(), ", "))
 	}
@@ -107,13 +137,15 @@ func (c Config) Validate() error {
 	}
 	if c.Base != "" && kind.has("base") && !slices.Contains(Bases(), c.Base) {
 		errs = append(errs, fmt.Errorf("base: %q, want one of %s", c.Base, strings.Join(Bases(), ", ")))
+	} else if c.Base == "gaussian" && c.IsField() {
+		errs = append(errs, errors.New("base: gaussian with energy: none, want none: a field has no base"))
 	}
 	dim, err := c.pickDim(0)
 	if err == nil {
 		if dim == 0 {
-			dim = 2 // the data will say; every kind can be had in two dimensions
+			dim = c.someDim() // the data will say
 		}
-		_, err = c.WithDefaults().make(dim)
+		_, err = c.WithDefaults().make(dim, 0)
 	}
 	return errors.Join(append(errs, err)...)
 }
@@ -125,12 +157,18 @@ func (c Config) pickDim(data int) (int, error) {
 		dim  int
 	}
 	own := 0
+	kind := c.Kind
+	if kind == kindInteraction {
+		kind = c.Of
+	}
 	switch {
-	case c.Kind == "himmelblau" || c.Kind == "booth":
+	case kind == "himmelblau" || kind == "booth":
 		own = 2
-	case c.Kind == "gaussian":
+	case len(c.Image) == 3:
+		own = c.Image[0] * c.Image[1] * c.Image[2]
+	case kind == "gaussian":
 		own = len(c.Mean)
-	case c.Kind == "gaussian_mixture" && len(c.Means) > 0:
+	case kind == "gaussian_mixture" && len(c.Means) > 0:
 		own = len(c.Means[0])
 	}
 	if c.Dim < 0 {
@@ -149,8 +187,35 @@ func (c Config) pickDim(data int) (int, error) {
 	return first.dim, nil
 }
 
-// Build makes the energy of a state of dim numbers, f without its base. dim 0 stands for what the section itself says.
+// someDim is a dimension that the kind can be had in.
+func (c Config) someDim() int {
+	switch c.Kind {
+	case "conv":
+		side := 1 << min(len(c.WithDefaults().Channels), 16)
+		return side * side
+	case "transformer":
+		side := max(1, min(*c.WithDefaults().PatchSize, 1<<16))
+		return side * side
+	}
+	return 2
+}
+
+// Build makes the energy of a state of dim numbers, f without its base. dim 0 stands for what the section itself says. It
+// refuses a field; see BuildNetwork.
 func (c Config) Build(dim int) (Energy, error) {
+	if c.IsField() {
+		return nil, fmt.Errorf("models: energy: none makes a field of kind %s, want one of %s for an energy", c.Kind, strings.Join(FieldEnergies(), ", "))
+	}
+	n, err := c.BuildNetwork(dim, 0)
+	if err != nil {
+		return nil, err
+	}
+	return n.(Energy), nil
+}
+
+// BuildNetwork makes the energy or the field (see IsField) of a state of dim numbers. dim 0 stands for what the section
+// itself says. classes is the number of labels that the network must know, 0 for none; only a field knows labels.
+func (c Config) BuildNetwork(dim, classes int) (Network, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("models: %w", err)
 	}
@@ -164,53 +229,63 @@ func (c Config) Build(dim int) (Energy, error) {
 	if dim == 0 {
 		return nil, fmt.Errorf("models: dim: missing, want the number of coordinates of kind %s", c.Kind)
 	}
-	e, err := c.WithDefaults().make(dim)
+	n, err := c.WithDefaults().make(dim, classes)
 	if err != nil {
 		return nil, fmt.Errorf("models: %s: %w", c.Kind, err)
 	}
-	return e, nil
+	return n, nil
 }
 
-// make builds the energy of a section with its defaults. A typed nil never leaves it.
-func (c Config) make(dim int) (Energy, error) {
+// make builds the network of a section with its defaults. A typed nil never leaves it.
+func (c Config) make(dim, classes int) (Network, error) {
+	if slices.Contains(fieldKinds(), c.Kind) {
+		return c.makeField(dim, classes)
+	}
+	if classes > 0 {
+		return nil, fmt.Errorf("kind: %s knows no labels, want one of %s", c.Kind, strings.Join(conditionalKinds(), ", "))
+	}
 	switch c.Kind {
 	case "mlp":
-		config := MLPConfig{Hidden: c.Hidden, Activation: c.Activation, Init: c.Init, ZeroLast: *c.ZeroLast, SpectralNorm: *c.SpectralNorm}
-		if c.InitStd != nil {
-			config.InitStd = *c.InitStd
+		return networkOr(NewMLP(dim, c.mlpConfig()))
+	case "conv":
+		image, err := imageOf(c.Image, dim)
+		if err != nil {
+			return nil, err
 		}
-		return energyOr(NewMLP(dim, config))
+		return networkOr(NewConv(ConvConfig{Image: image, Channels: c.Channels, Blocks: c.Blocks, Activation: c.Activation, SpectralNorm: *c.SpectralNorm}))
 	case "gaussian":
-		return energyOr(NewGaussianEnergy(c.Mean, c.Cov))
+		return networkOr(NewGaussianEnergy(c.Mean, c.Cov))
 	case "double_well":
-		return energyOr(NewDoubleWell(dim, *c.H, *c.B))
+		return networkOr(NewDoubleWell(dim, *c.H, *c.B))
 	case "double_well_tilted":
-		return energyOr(NewTiltedDoubleWell(dim, *c.A, *c.C))
+		return networkOr(NewTiltedDoubleWell(dim, *c.A, *c.C))
 	case "harmonic":
-		return energyOr(NewHarmonic(dim, *c.K))
+		return networkOr(NewHarmonic(dim, *c.K))
 	case "rosenbrock":
-		return energyOr(NewRosenbrock(dim, *c.A, *c.B))
+		return networkOr(NewRosenbrock(dim, *c.A, *c.B))
 	case "ackley":
-		return energyOr(NewAckley(dim, *c.A, *c.B, *c.C))
+		return networkOr(NewAckley(dim, *c.A, *c.B, *c.C))
 	case "rastrigin":
-		return energyOr(NewRastrigin(dim, *c.A))
+		return networkOr(NewRastrigin(dim, *c.A))
 	case "himmelblau":
-		return energyOr(NewHimmelblau(dim))
+		return networkOr(NewHimmelblau(dim))
 	case "booth":
-		return energyOr(NewBooth(dim))
+		return networkOr(NewBooth(dim))
 	case "styblinski_tang":
-		return energyOr(NewStyblinskiTang(dim))
+		return networkOr(NewStyblinskiTang(dim))
 	case "gaussian_mixture":
-		return energyOr(NewGaussianMixture(c.Weights, c.Means, c.Stds))
+		return networkOr(NewGaussianMixture(c.Weights, c.Means, c.Stds))
+	case kindInteraction:
+		return c.makeInteraction(dim)
 	}
 	return nil, fmt.Errorf("kind: %q, want one of %s", c.Kind, strings.Join(kindNames(), ", "))
 }
 
-func energyOr[E Energy](e E, err error) (Energy, error) {
+func networkOr[N Network](n N, err error) (Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e, nil
+	return n, nil
 }
 
 // New builds an energy by name, with parameters by their keys: numbers, lists, or text that says one ("2", "[0, 1]").
@@ -219,7 +294,8 @@ func energyOr[E Energy](e E, err error) (Energy, error) {
 //	e, err := models.New("double_well", 2, map[string]any{"h": 3.5, "b": "1.4"})
 func New(name string, dim int, params map[string]any) (Energy, error) {
 	c := Config{Kind: name}
-	kind, ok := findKind(name)
+	c.Of, _ = params["of"].(string) // says which other options there are
+	kind, ok := c.describe()
 	if !ok {
 		return nil, fmt.Errorf("models: %q, want one of %s", name, strings.Join(kindNames(), ", "))
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,7 +42,7 @@ func TestConfigFaults(t *testing.T) {
 	}{
 		{"an mlp", "{kind: mlp}", nil},
 		{"all of an mlp", "{kind: mlp, hidden: [8], activation: tanh, init: normal, init_std: 0.1, spectral_norm: true, base: none, dim: 3}", nil},
-		{"nothing", "{}", []string{`kind: "", want one of mlp, gaussian, double_well, `}},
+		{"nothing", "{}", []string{`kind: "", want one of mlp, `}},
 		{"unknown kind", "{kind: mpl}", []string{`kind: "mpl", want one of mlp, `}},
 		{"keys of other kinds", "{kind: harmonic, hidden: [3], base: gaussian, k: 2, h: 1, spectral_norm: false}", []string{
 			"base: not an option of kind harmonic, want one of kind, dim, k", "hidden: not an option", "spectral_norm: not an option", "h: not an option"}},
@@ -53,6 +54,23 @@ func TestConfigFaults(t *testing.T) {
 		{"deviation of zero", "{kind: mlp, init: normal, init_std: 0}", []string{"init_std: 0, want a positive number"}},
 		{"zeros that cannot be normalised", "{kind: mlp, zero_last: true, spectral_norm: true}", []string{"zero_last: a layer of zeros"}},
 		{"negative dimension", "{kind: mlp, dim: -1}", []string{"dim: -1, want at least 1"}},
+		{"a transformer", "{kind: transformer, image: [3, 8, 4], preset: dit_s_2, embed_dim: 32, depth: 1, num_heads: 2, mlp_ratio: 2, cond_dim: 5, head_dim: 4, head_depth: 1, head_num_heads: 1, pos_embed: learnable, time_scale: 1, time_frequencies: 16, num_classes: 3}", nil},
+		{"a transformer as an energy", "{kind: transformer, energy: mean, base: gaussian}", nil},
+		{"every fault of a transformer", "{kind: transformer, image: [1, 8, 6], patch_size: 4, embed_dim: 6, depth: 0, num_heads: 4, mlp_ratio: 0, cond_dim: 0, head_dim: 0, pos_embed: rope, time_scale: 0, time_frequencies: 1, num_classes: -1, energy: sum, preset: dit_m_2}", []string{
+			`energy: "sum", want one of none, dot, mean, l2`, `preset: "dit_m_2", want one of dit_s_2, `, "cond_dim: 0, want at least 1", "head_dim: 0, want at least 1", "time_frequencies: 1, want at least 2", "time_scale: 0, want a positive number",
+			"num_classes: -1, want at least 0", "patch_size: 4, want a divisor of the image's sides 8 and 6", "depth: 0, want at least 1", "num_heads: 4, want a divisor of embed_dim, 6",
+			"mlp_ratio: 0, want a positive number", `pos_embed: "rope", want one of sincos, learnable, none`}},
+		{"positions that do not fit", "{kind: transformer, embed_dim: 6, num_heads: 2}", []string{"pos_embed: sincos with embed_dim 6, want a multiple of 4"}},
+		{"heads before the head", "{kind: transformer, head_dim: 6, head_depth: 1}", []string{"head_num_heads: 4, want a divisor of head_dim, 6"}},
+		{"two numbers for an image", "{kind: transformer, image: [8, 8]}", []string{"image: 2 numbers, want three"}},
+		{"a base for a field", "{kind: time_mlp, base: gaussian}", []string{"base: gaussian with energy: none"}},
+		{"every fault of a time_mlp", "{kind: time_mlp, hidden_dim: 0, depth: -1, mlp_ratio: .nan, cond_dim: 0, activation: sin, patch_size: 2}", []string{
+			"patch_size: not an option of kind time_mlp", "hidden_dim: 0, want at least 1", "depth: -1, want at least 1", "cond_dim: 0, want at least 1", "mlp_ratio: NaN", `activation: "sin"`}},
+		{"side by side", "{kind: time_mlp, conditioning: concat, cond_dim: 0}", nil},
+		{"a ratio of no block", "{kind: time_mlp, conditioning: concat, mlp_ratio: 2}", []string{"mlp_ratio: 2, want conditioning: adaln_zero"}},
+		{"labels without a vector", "{kind: time_mlp, conditioning: concat, cond_dim: 0, num_classes: 3}", []string{"cond_dim: 0 with 3 labels"}},
+		{"another conditioning", "{kind: time_mlp, conditioning: film}", []string{`conditioning: "film", want one of adaln_zero, concat`}},
+		{"a perceptron on state and time", "{kind: field_mlp, hidden: [3], init: normal, zero_last: true, energy: l2, base: gaussian}", nil},
 		{"steepness", "{kind: double_well, h: 0, b: .nan}", []string{"h: 0, want a positive number", "b: NaN, want a finite number"}},
 		{"tilt", "{kind: double_well_tilted, a: -1, c: .inf}", []string{"a: -1, want a positive number", "c: +Inf, want a finite number"}},
 		{"stiffness", "{kind: harmonic, k: -1}", []string{"k: -1, want a positive number"}},
@@ -140,7 +158,7 @@ func TestNewReadsParameters(t *testing.T) {
 		params     map[string]any
 		want       string
 	}{
-		{"unknown energy", "dubble_well", nil, `models: "dubble_well", want one of mlp, gaussian, double_well,`},
+		{"unknown energy", "dubble_well", nil, `models: "dubble_well", want one of mlp, `},
 		{"unknown parameter", "double_well", map[string]any{"height": 2}, "models: double_well: height: not an option of double_well, want one of dim, h, b"},
 		{"text for a number", "double_well", map[string]any{"h": "tall"}, "h: tall, want a number"},
 		{"list for a number", "double_well", map[string]any{"h": []int{1}}, "h: [1], want a number"},
@@ -180,6 +198,8 @@ func TestKindsDescribeTheCode(t *testing.T) {
 			c.Mean, c.Cov = []float64{0, 0}, [][]float64{{1, 0}, {0, 1}}
 		case "gaussian_mixture":
 			c.Means = [][]float64{{0, 1}}
+		case "interaction":
+			c.Of, c.SigmaW = "harmonic", new(2.0)
 		}
 		if err := c.Validate(); err != nil {
 			t.Errorf("%s: the required options alone: %v", k.Name, err)
@@ -193,7 +213,12 @@ func TestKindsDescribeTheCode(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, p := range k.Params {
-			if p.Key != "dim" && p.Key != "base" && p.Key != "init_std" && p.Key != "weights" && !strings.Contains(string(text), "\n"+p.Key+": ") {
+			// The data, the experiment or another key decides on these; a 0 is not written.
+			open := []string{"dim", "base", "init_std", "weights", "image", "preset", "cond_dim", "head_dim", "head_depth", "head_num_heads", "num_classes"}
+			if k.Name == "time_mlp" {
+				open = append(open, "activation")
+			}
+			if !slices.Contains(open, p.Key) && !strings.Contains(string(text), "\n"+p.Key+": ") {
 				t.Errorf("%s: %s is not written out:\n%s", k.Name, p.Key, text)
 			}
 		}

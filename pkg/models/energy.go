@@ -32,7 +32,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 )
 
-// Energy is an energy function with or without parameters. Implement it to train one of your own.
+// Energy is an energy function with or without parameters. Implement it to train one of your own, or see [FromGoMLX].
 type Energy interface {
 	Network
 	// Energy builds E(x): x is [batch, dim], the result [batch]. weights are the parameters in the order and shapes of
@@ -59,7 +59,10 @@ func (p Param) Size() int {
 }
 
 // Init draws the first value of a parameter, row-major, from a counter-based stream: the same bits on every machine.
-type Init func(shape []int, stream *rng.Stream) []float64
+type Init func(shape []int, stream *Stream) []float64
+
+// Stream is the generator that an [Init] draws from.
+type Stream = rng.Stream
 
 // NumParams is the length of the flat parameter vector.
 func NumParams(e Network) int {

@@ -32,3 +32,8 @@ type FieldFn = func(x, t, y *Node) *Node
 func FieldAt(f Field, weights []*Node) FieldFn {
 	return func(x, t, y *Node) *Node { return f.Field(x, t, y, weights) }
 }
+
+// Hidden is a field that shows the activations of its last hidden layer, [batch, width], for a loss that spreads them.
+type Hidden interface {
+	Hidden(x, t, y *Node, weights []*Node) *Node
+}

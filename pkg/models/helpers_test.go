@@ -104,8 +104,8 @@ func run(p *backend.Program, dtype dtypes.DType, in []testutil.Tensor) ([][]floa
 	return out, nil
 }
 
-// weightsOf draws the first parameters of an energy as tensors.
-func weightsOf(e models.Energy, seed uint64) []testutil.Tensor {
+// weightsOf draws the first parameters of a network as tensors.
+func weightsOf(e models.Network, seed uint64) []testutil.Tensor {
 	flat := models.InitParams(e, seed)
 	var out []testutil.Tensor
 	for _, p := range e.Params() {
@@ -171,6 +171,8 @@ func zoo(t testing.TB) map[string]models.Energy {
 		add("mlp "+act, "mlp", 2, map[string]any{"hidden": hidden, "activation": act})
 	}
 	add("mlp spectral", "mlp", 3, map[string]any{"hidden": []int{6, 4}, "spectral_norm": true})
+	add("conv", "conv", 16, map[string]any{"channels": []int{2, 3}})
+	add("conv spectral", "conv", 0, map[string]any{"image": []int{2, 2, 3}, "channels": []int{2}, "spectral_norm": true})
 	out["mlp with base"] = models.WithBase(out["mlp silu"], models.Gaussian{Mean: []float64{0.5, -1}, Std: []float64{2, 0.7}})
 	return out
 }

@@ -24,6 +24,7 @@ type MLPConfig struct {
 //
 // It does not confine: E may fall without bound far from the data. Give it a base (see [WithBase]).
 type MLP struct {
+	kind       string
 	dim        int
 	config     MLPConfig
 	activation func(*Node) *Node
@@ -31,7 +32,10 @@ type MLP struct {
 }
 
 // NewMLP makes the network of a state of dim numbers.
-func NewMLP(dim int, config MLPConfig) (*MLP, error) {
+func NewMLP(dim int, config MLPConfig) (*MLP, error) { return newPerceptron("mlp", dim, dim, 1, config) }
+
+// newPerceptron makes a network with in inputs and out outputs for a state of dim numbers.
+func newPerceptron(kind string, dim, in, out int, config MLPConfig) (*MLP, error) {
 	var f faults
 	f.dim(dim, 1)
 	if len(config.Hidden) == 0 {
@@ -61,19 +65,31 @@ func NewMLP(dim int, config MLPConfig) (*MLP, error) {
 		return nil, err
 	}
 	config.Hidden = slices.Clone(config.Hidden)
-	m := &MLP{dim: dim, config: config, activation: act}
-	widths := append(append([]int{dim}, config.Hidden...), 1)
-	for i := range len(widths) - 1 {
-		in, out := widths[i], widths[i+1]
-		weight, bias := initOf(config, in, out)
-		if config.ZeroLast && i == len(widths)-2 {
-			weight, bias = zeroInit, zeroInit
+	m := &MLP{kind: kind, dim: dim, config: config, activation: act}
+	layers := perceptronLayers(in, config.Hidden, out, func(in, out int) linear {
+		weight, bias := initOf(config.Init, config.InitStd, in, out)
+		return linear{in, out, weight, bias}
+	})
+	for i, l := range layers {
+		if params := l.Params(); config.ZeroLast && i == len(layers)-1 {
+			for _, p := range params {
+				m.params = append(m.params, Param{p.Name, p.Shape, zeroInit})
+			}
+		} else {
+			m.params = append(m.params, params...)
 		}
-		m.params = append(m.params,
-			Param{Name: fmt.Sprintf("net.%d.weight", 2*i), Shape: []int{out, in}, Init: weight},
-			Param{Name: fmt.Sprintf("net.%d.bias", 2*i), Shape: []int{out}, Init: bias})
 	}
 	return m, nil
+}
+
+// perceptronLayers are the layers net.0, net.2, … of a perceptron; the odd numbers are its activations.
+func perceptronLayers(in int, hidden []int, out int, layerOf func(in, out int) linear) []layer {
+	var layers []layer
+	for i, width := range append(slices.Clone(hidden), out) {
+		layers = append(layers, named{fmt.Sprintf("net.%d", 2*i), layerOf(in, width)})
+		in = width
+	}
+	return layers
 }
 
 // Dim is the number of coordinates of a state.
@@ -87,30 +103,43 @@ func (m *MLP) Energy(x *Node, weights []*Node) *Node { return m.Prepare(weights)
 
 // Prepare divides the weights by their largest singular values, where the network asks for it.
 func (m *MLP) Prepare(weights []*Node) Fn {
-	if len(weights) != len(m.params) {
-		panic(fmt.Errorf("models: mlp: %d parameters, want %d", len(weights), len(m.params)))
+	ready := m.ready(weights)
+	return func(x *Node) *Node {
+		analytic{m.kind, m.dim}.check(x)
+		out, _ := perceptron(x, nil, ready, m.activation)
+		return Reshape(out, x.Shape().Dimensions[0])
 	}
+}
+
+// ready checks the weights and normalises them where the network asks for it.
+func (m *MLP) ready(weights []*Node) []*Node {
+	checkWeights(m.kind, m.params, weights)
 	ready := slices.Clone(weights)
 	for i, p := range m.params {
-		if got := weights[i].Shape().Dimensions; !slices.Equal(got, p.Shape) {
-			panic(fmt.Errorf("models: mlp: %s has shape %v, want %v", p.Name, got, p.Shape))
-		}
 		if m.config.SpectralNorm && len(p.Shape) == 2 {
 			ready[i] = spectralNormalised(weights[i])
 		}
 	}
-	return func(x *Node) *Node { return m.forward(x, ready) }
+	return ready
 }
 
-func (m *MLP) forward(x *Node, weights []*Node) *Node {
-	analytic{"mlp", m.dim}.check(x)
+// perceptron builds the outputs [batch, out] of states x [batch, dim] and the activations of the last hidden layer. c
+// [batch or 1, width], if not nil, stands beside x in the input. Its columns of the first weight are applied apart:
+// GoMLX v0.26 has no second derivative through Concatenate.
+func perceptron(x, c *Node, weights []*Node, activation func(*Node) *Node) (out, hidden *Node) {
 	h := x
 	for i := 0; i < len(weights); i += 2 {
+		w, bias := weights[i], weights[i+1]
 		if i > 0 {
-			h = m.activation(h)
+			h = activation(h)
+			hidden = h
 		}
-		h = DotGeneral(h, []int{1}, nil, weights[i], []int{1}, nil) // h·Wᵀ without a transpose
-		h = Add(h, Reshape(weights[i+1], 1, m.params[i+1].Size()))
+		if i > 0 || c == nil {
+			h = apply(h, []*Node{w, bias})
+			continue
+		}
+		dim, all := x.Shape().Dimensions[1], w.Shape().Dimensions[1]
+		h = Add(times(x, columns(w, 0, dim)), addBias(times(c, columns(w, dim, all)), bias))
 	}
-	return Reshape(h, x.Shape().Dimensions[0])
+	return h, hidden
 }

@@ -140,7 +140,7 @@ func TestWeightGradients(t *testing.T) {
 		for name, e := range zoo(t) {
 			// Compiling the gradient of a gradient takes XLA long: the activations, whose derivatives in x the test above
 			// covers on both backends, have their weights' turn on the other one.
-			if len(e.Params()) == 0 || b.Kind() != "go" && !slices.Contains([]string{"mlp silu", "mlp spectral", "mlp with base"}, name) {
+			if len(e.Params()) == 0 || b.Kind() != "go" && !slices.Contains([]string{"mlp silu", "mlp spectral", "mlp with base", "conv"}, name) {
 				continue
 			}
 			t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {

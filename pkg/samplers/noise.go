@@ -12,7 +12,7 @@ const dtypeOfInfo = dtypes.Float32
 
 // Noise is the randomness of one chain step.
 type Noise struct {
-	Z *Node // [rows, dim], standard normal
+	Z *Node // [rows, dim], standard normal; nil for a kernel that does not need it
 	U *Node // [rows], uniform in (0, 1); nil for a kernel that does not need it
 }
 
@@ -28,6 +28,9 @@ type Source struct {
 
 // NewSource draws the uniform numbers of a call: total is the sum of NormalCount and of the plain uniforms.
 func NewSource(key *Node, dtype dtypes.DType, total int) *Source {
+	if total == 0 { // a descent
+		return &Source{}
+	}
 	_, u := RandomUniform(key, shapes.Make(dtype, total))
 	return sourceOf(u)
 }
@@ -66,7 +69,10 @@ func (s *Source) Normal(rows, dim int) *Node {
 
 // StepCount is the number of uniforms behind one step of kernel k.
 func StepCount(k Kernel, rows, dim int) int {
-	n := NormalCount(rows, dim)
+	n := 0
+	if !noiseless(k) {
+		n += NormalCount(rows, dim)
+	}
 	if k.NeedsUniform() {
 		n += rows
 	}
@@ -75,7 +81,10 @@ func StepCount(k Kernel, rows, dim int) int {
 
 // Step takes the randomness of one step of kernel k.
 func (s *Source) Step(k Kernel, rows, dim int) Noise {
-	n := Noise{Z: s.Normal(rows, dim)}
+	var n Noise
+	if !noiseless(k) {
+		n.Z = s.Normal(rows, dim)
+	}
 	if k.NeedsUniform() {
 		n.U = s.Uniform(rows)
 	}

@@ -104,7 +104,7 @@ func TestAUniformOfZeroGivesAFiniteNormal(t *testing.T) {
 // Every kernel takes from the source what StepCount says, so that one large draw serves a whole call.
 func TestStepCount(t *testing.T) {
 	b := testutil.Backend(t, backend.Go)
-	for name, k := range map[string]Kernel{"langevin": Langevin{}, "heun": Langevin{Heun: true}, "mala": MALA{}} {
+	for name, k := range map[string]Kernel{"langevin": Langevin{}, "heun": Langevin{Heun: true}, "mala": MALA{}, "hmc": HMC{}, "rmhmc": RMHMC{}} {
 		for _, dim := range []int{1, 2, 5} {
 			testutil.Eval(t, b, dtypes.Float32, []testutil.Tensor{testutil.Filled(0.5, 3*StepCount(k, 7, dim))}, func(in []*Node) []*Node {
 				s := sourceOf(in[0])

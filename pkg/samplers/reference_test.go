@@ -9,13 +9,14 @@ import (
 	. "github.com/gomlx/gomlx/pkg/core/graph"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/integrators"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
+	"github.com/kelvin-ebm/kelvin/pkg/schedules"
 )
 
-// TestReferenceLangevin replays the recorded Langevin chains, draw by draw. The other samplers of the family have no
-// kernel here yet.
+// TestReferenceLangevin replays the recorded Langevin chains, draw by draw.
 //
 // The tolerance in float32 is Case.For32: every step rounds the state to 6e-8 of its size, a dozen times or so, and a
 // stable chain carries that along for some ten steps without enlarging it: well below 1e-4 of a value or 1e-5 of the
@@ -46,14 +47,15 @@ func replayLangevin(t *testing.T, b *backend.Backend, c testutil.Case) {
 	rows, dim := x.Shape[0], x.Shape[1]
 	steps, thin := int(c.Num("n_steps", 100)), int(c.Num("thin", 1))
 	energy := c.Energy(t, dim)
-	kernel := samplers.Langevin{}
-	switch integrator := c.Str("integrator", "euler_maruyama"); integrator {
-	case "euler_maruyama":
-	case "heun":
-		kernel.Heun = true
-	default:
-		t.Fatalf("integrator: %q, want euler_maruyama or heun", integrator)
+	scheme, err := integrators.ByName(c.Str("integrator", "euler_maruyama"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	config := samplers.Config{Kind: "langevin", Integrator: scheme.Name, Steps: steps, StepSize: schedules.Constant(1)}
+	if err := config.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	kernel := config.NewKernel(nil).(samplers.Langevin)
 	if lo, hi := c.Num("clamp_min", math.Inf(-1)), c.Num("clamp_max", math.Inf(1)); lo > math.Inf(-1) || hi < math.Inf(1) {
 		kernel.Clamp = &[2]float64{lo, hi}
 	}

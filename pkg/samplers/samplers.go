@@ -10,6 +10,10 @@
 //	}
 //
 // Chains are never differentiated through: every state starts a new graph of its own.
+//
+// The kernels are [Langevin], [MALA], [HMC] and [RMHMC]; [GradientDescent] and [Nesterov] have the form of a kernel, but
+// are optimisers. [Flow] is another matter: it carries noise to data along a field that was trained to. [Run] drives any of
+// them on the host, as [Config] says, and gives a [Trace].
 package samplers
 
 import (
@@ -48,6 +52,7 @@ type Point struct {
 	V    *Node // [rows]: the path's V, which swaps and log Z use
 	LogP *Node // [rows]: log π_β
 	Grad *Node // [rows, dim]: ∇ₓ log π_β
+	Aux  *Node // [rows, dim]: what else a kernel carries along, such as a velocity; nil where nothing was carried yet
 }
 
 // At evaluates the target. The states become the start of a new graph: gradients do not flow into where x came from.
@@ -63,10 +68,19 @@ func (t Target) At(x *Node) Point {
 	return Point{X: x, V: StopGradient(v), LogP: StopGradient(logp), Grad: StopGradient(grad)}
 }
 
-// Info is what a step reports.
+// Info is what a step reports. A field that a kernel has nothing to say about is nil; one that nobody reads costs nothing.
 type Info struct {
 	Accept    *Node // [rows]: 1 where the proposal was taken; nil for a kernel that takes every step
 	NonFinite *Node // [rows]: 1 where the proposal, or its log density where the kernel needs it, is not finite
+
+	AcceptProb *Node // [rows]: probability of taking the proposal
+	Current    *Node // [rows]: the Hamiltonian at the start of a trajectory (hmc, rmhmc)
+	Proposed   *Node // [rows]: and at its end
+	ProposalX  *Node // [rows, dim]: position at the end of a trajectory
+	ProposalP  *Node // [rows, dim]: momentum there
+	// Residual [rows] is by how much the iterations of an implicit scheme still moved at the end (rmhmc), at most: where it is
+	// not small beside the state, the Metropolis test is not valid and the step size too long.
+	Residual *Node
 }
 
 // Kernel makes one chain step. eps is the step size of each row, [rows].
@@ -75,71 +89,26 @@ type Kernel interface {
 	Step(t Target, p Point, eps *Node, n Noise) (Point, Info)
 	// NeedsUniform says whether the kernel uses Noise.U.
 	NeedsUniform() bool
+	// Gradients is the number of gradients that a step takes, a measure of its cost and of the size of its graph.
+	Gradients() int
 }
 
-// Langevin is the unadjusted Langevin algorithm, x ← x + ε∇log π_β(x) + s√(2ε)z (Parisi 1981; Roberts and Tweedie
-// 1996). Its stationary law is biased: on N(0, 1) with s = 1 the variance is 1/(1 − ε/2).
-type Langevin struct {
-	Scale *Node       // s, a scalar; nil = 1. s² is the temperature
-	Clamp *[2]float64 // bounds of every coordinate after each step; nil = none
-	// Heun takes the mean of the gradients at x and at x + ε∇log π_β(x) as the drift, with the same noise, for one gradient
-	// more. It follows the gradient flow to second order; the stationary law is biased all the same.
-	Heun bool
-}
-
-// NeedsUniform is false: every step is taken.
-func (Langevin) NeedsUniform() bool { return false }
-
-// Step moves every row once.
-func (k Langevin) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
-	column := ExpandAxes(eps, -1)
-	noise := Mul(Sqrt(MulScalar(column, 2)), n.Z)
-	if k.Scale != nil {
-		noise = Mul(noise, k.Scale)
-	}
-	drift := p.Grad
-	if k.Heun {
-		drift = MulScalar(Add(drift, t.At(Add(p.X, Mul(column, drift))).Grad), 0.5)
-	}
-	x := Add(Add(p.X, Mul(column, drift)), noise)
-	// Before the clamp, which would make a bound of an infinite coordinate. The energy of a step on the way is not asked
-	// for, so that it costs nothing where nobody reads it.
-	nonFinite := oneWhere(LogicalNot(IsFinite(ReduceSum(x, -1))))
-	if k.Clamp != nil {
-		x = MinScalar(MaxScalar(x, k.Clamp[0]), k.Clamp[1])
-	}
-	return t.At(x), Info{NonFinite: nonFinite}
-}
-
-// MALA is the Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996): the Langevin proposal, accepted with
-// probability min(1, π_β(y)q(x|y) / π_β(x)q(y|x)). A proposal whose log density is not finite is rejected.
-type MALA struct{}
-
-// NeedsUniform is true.
-func (MALA) NeedsUniform() bool { return true }
-
-// Step moves every row once.
-func (MALA) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
-	column := ExpandAxes(eps, -1)
-	y := Add(Add(p.X, Mul(column, p.Grad)), Mul(Sqrt(MulScalar(column, 2)), n.Z))
-	q := t.At(y)
-	// ‖y − x − ε∇log π(x)‖²/4ε is half the squared length of the noise just drawn.
-	forward := MulScalar(ReduceSum(Square(n.Z), -1), 0.5)
-	back := Sub(Sub(p.X, q.X), Mul(column, q.Grad))
-	backward := Div(ReduceSum(Square(back), -1), MulScalar(eps, 4))
-	logRatio := Add(Sub(q.LogP, p.LogP), Sub(forward, backward))
-	finite := IsFinite(q.LogP)
+// metropolis takes q in place of p where u < exp(logRatio), and where the proposal is finite.
+func metropolis(p, q Point, logRatio, finite, u *Node) (Point, Info) {
 	// A NaN compares false. The other test keeps a chain out of a log density of +∞, which it could never leave.
-	accept := LogicalAnd(LessThan(Log(n.U), logRatio), finite)
-	take := ExpandAxes(accept, -1)
-	wide := BroadcastToDims(take, p.X.Shape().Dimensions...)
+	accept := LogicalAnd(LessThan(Log(u), logRatio), finite)
+	wide := BroadcastToDims(ExpandAxes(accept, -1), p.X.Shape().Dimensions...)
 	next := Point{
 		X:    Where(wide, q.X, p.X),
 		V:    Where(accept, q.V, p.V),
 		LogP: Where(accept, q.LogP, p.LogP),
 		Grad: Where(wide, q.Grad, p.Grad),
 	}
-	return next, Info{Accept: oneWhere(accept), NonFinite: oneWhere(LogicalNot(finite))}
+	probability := Where(finite, Exp(MinScalar(logRatio, 0)), ZerosLike(logRatio))
+	return next, Info{Accept: oneWhere(accept), NonFinite: oneWhere(LogicalNot(finite)), AcceptProb: probability}
 }
 
 func oneWhere(condition *Node) *Node { return ConvertDType(condition, dtypeOfInfo) }
+
+// lost is 1 for each row of x with a number that is not finite.
+func lost(x *Node) *Node { return oneWhere(LogicalNot(IsFinite(ReduceSum(x, -1)))) }

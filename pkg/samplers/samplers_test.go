@@ -2,7 +2,6 @@ package samplers_test
 
 import (
 	"math"
-	"strings"
 	"testing"
 
 	"github.com/gomlx/gomlx/pkg/core/dtypes"
@@ -12,7 +11,6 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
-	"github.com/kelvin-ebm/kelvin/pkg/schedules"
 )
 
 // gaussianPath is a linear path between two Gaussians, in a graph and worked out by hand: E = ½Σ k(x − 1)²,
@@ -217,46 +215,6 @@ func TestStepSizes(t *testing.T) {
 		testutil.Compare(t, tc.name, got, testutil.Array(tc.want, len(tc.want)), testutil.Tolerance{RTol: 1e-14})
 		if got[len(got)-1] != tc.eps {
 			t.Errorf("%s: the target rung has %.17g, want %g to the last bit", tc.name, got[len(got)-1], tc.eps)
-		}
-	}
-}
-
-func TestConfigValidate(t *testing.T) {
-	good := samplers.Config{Kind: "langevin", Steps: 5, StepSize: schedules.Constant(0.01), NoiseScale: schedules.Constant(1)}
-	for _, tc := range []struct {
-		name   string
-		change func(c *samplers.Config)
-		want   []string // parts of the message, one a fault
-	}{
-		{"langevin", func(c *samplers.Config) {}, nil},
-		{"mala", func(c *samplers.Config) { c.Kind = "mala"; c.Integrator = "euler_maruyama" }, nil},
-		{"heun and a clamp", func(c *samplers.Config) { c.Integrator = "heun"; c.Clamp = []float64{-1, 1} }, nil},
-		{"no noise", func(c *samplers.Config) { c.NoiseScale = schedules.Constant(0) }, nil},
-		{"another kind", func(c *samplers.Config) { c.Kind = "hmc" }, []string{`kind: "hmc", want one of mala, langevin`}},
-		{"another integrator", func(c *samplers.Config) { c.Integrator = "rk4" }, []string{`integrator: "rk4", want one of euler_maruyama, heun`}},
-		{"langevin's options with mala", func(c *samplers.Config) {
-			c.Kind, c.Integrator, c.Clamp, c.NoiseScale = "mala", "heun", []float64{-1, 1}, schedules.Constant(2)
-		}, []string{"noise_scale: mala", "integrator: mala", "clamp: clipping"}},
-		{"no steps, no step", func(c *samplers.Config) { c.Steps, c.StepSize = 0, schedules.Constant(0) }, []string{"steps: 0, want at least 1", "step_size: 0, want a positive number"}},
-		{"a clamp upside down", func(c *samplers.Config) { c.Clamp = []float64{1, -1} }, []string{"clamp: [1 -1], want [lo, hi] with lo < hi"}},
-		{"a clamp of NaN", func(c *samplers.Config) { c.Clamp = []float64{math.NaN(), 1} }, []string{"clamp: [NaN 1]"}},
-		{"half a clamp", func(c *samplers.Config) { c.Clamp = []float64{1} }, []string{"clamp: [1]"}},
-	} {
-		c := good
-		tc.change(&c)
-		err := c.Validate()
-		var lines []string
-		if err != nil {
-			lines = strings.Split(err.Error(), "\n")
-		}
-		if len(lines) != len(tc.want) {
-			t.Errorf("%s: %v, want %d faults", tc.name, err, len(tc.want))
-			continue
-		}
-		for i, want := range tc.want {
-			if !strings.HasPrefix(lines[i], want) {
-				t.Errorf("%s: %q, want it to start with %q", tc.name, lines[i], want)
-			}
 		}
 	}
 }

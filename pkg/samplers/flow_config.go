@@ -1,0 +1,179 @@
+package samplers
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/kelvin-ebm/kelvin/pkg/integrators"
+	"github.com/kelvin-ebm/kelvin/pkg/interpolants"
+)
+
+// flowDefaults fills what hangs on other keys of a flow.
+func (c *Config) flowDefaults() {
+	text := func(field *string, value string) {
+		if *field == "" {
+			*field = value
+		}
+	}
+	number := func(field **float64, value float64) {
+		if *field == nil {
+			*field = &value
+		}
+	}
+	sde := c.Mode == "sde"
+	if sde {
+		text(&c.Integrator, "euler_maruyama")
+		text(&c.DiffusionForm, "sigma")
+		number(&c.DiffusionNorm, 1)
+		text(&c.LastStep, "tweedie")
+		if c.LastStep != "none" {
+			number(&c.LastStepSize, 0.04)
+		}
+	}
+	text(&c.Integrator, "dopri5")
+	if c.Steps == 0 {
+		c.Steps = 50
+		if sde {
+			c.Steps = 250
+		}
+	}
+	c.Interpolant = c.Interpolant.WithDefaults()
+	if slices.Contains(integrators.AdaptiveNames(), c.Integrator) {
+		number(&c.Atol, 1e-6)
+		number(&c.Rtol, 1e-3)
+	}
+	// A velocity has limits at both ends of time. What is made of a score or a noise has not, nor has the diffusion sbdm.
+	if c.Compat != "torchebm" && (c.Prediction != "velocity" || c.DiffusionForm == "sbdm") {
+		number(&c.SampleEps, 1e-3)
+	}
+	number(&c.SampleEps, 0)
+}
+
+// validateFlow checks the keys of a flow.
+func (c Config) validateFlow() (errs []error) {
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	word := func(key, value string, words []string) {
+		if !slices.Contains(words, value) {
+			fault("%s: %q, want one of %s", key, value, strings.Join(words, ", "))
+		}
+	}
+	d := c.WithDefaults()
+	word("mode", d.Mode, []string{"ode", "sde"})
+	word("prediction", d.Prediction, Predictions())
+	word("compat", d.Compat, Compats())
+	for _, err := range unjoin(c.Interpolant.Validate()) {
+		fault("interpolant.%w", err)
+	}
+	scheme, err := integrators.ByName(d.Integrator)
+	switch {
+	case err != nil:
+		word("integrator", d.Integrator, integrators.Names())
+	case d.Mode == "sde" && !slices.Contains(integrators.SDENames(), scheme.Name):
+		fault("integrator: %q is for mode: ode, want one of %s", d.Integrator, strings.Join(integrators.SDENames(), ", "))
+	}
+	if err == nil && !scheme.Adaptive() && (c.Atol != nil || c.Rtol != nil) {
+		fault("atol, rtol: %s has fixed steps, want one of %s, or no tolerances", d.Integrator, strings.Join(integrators.AdaptiveNames(), ", "))
+	}
+	if c.Atol != nil && !positive(*c.Atol) {
+		fault("atol: %g, want a positive number", *c.Atol)
+	}
+	if c.Rtol != nil && !positive(*c.Rtol) {
+		fault("rtol: %g, want a positive number", *c.Rtol)
+	}
+	if eps := *d.SampleEps; !(eps >= 0 && eps < 0.5) {
+		fault("sample_eps: %g, want a value in [0, 0.5)", eps)
+	}
+	if *d.NegateVelocity && d.Prediction != "velocity" {
+		fault("negate_velocity: the field predicts a %s, want prediction: velocity", d.Prediction)
+	}
+	if d.Mode == "sde" {
+		if *d.Reverse {
+			fault("reverse: the equation with noise has no way back, want mode: ode")
+		}
+		errs = append(errs, c.validateDiffusion(d)...)
+	} else {
+		for _, key := range []string{"diffusion_form", "diffusion_norm", "last_step", "last_step_size"} {
+			if c.isSet(key) {
+				fault("%s: belongs to mode: sde", key)
+			}
+		}
+	}
+	if c.Label != nil && *c.Label < 0 {
+		fault("label: %d, want 0 or more", *c.Label)
+	}
+	if c.GuidanceScale != nil {
+		if w := *c.GuidanceScale; !(w >= 0 && positive(w+1)) {
+			fault("guidance_scale: %g, want 0 or more", w)
+		}
+	}
+	return errs
+}
+
+// validateDiffusion checks the keys of mode: sde; d is c with its defaults.
+func (c Config) validateDiffusion(d Config) (errs []error) {
+	for _, err := range unjoin((interpolants.Diffusion{Form: d.DiffusionForm, Norm: *d.DiffusionNorm}).Validate()) {
+		errs = append(errs, fmt.Errorf("diffusion_%w", err))
+	}
+	if !slices.Contains(LastSteps(), d.LastStep) {
+		errs = append(errs, fmt.Errorf("last_step: %q, want one of %s", d.LastStep, strings.Join(LastSteps(), ", ")))
+	}
+	if c.LastStepSize != nil {
+		switch h := *c.LastStepSize; {
+		case d.LastStep == "none":
+			errs = append(errs, errors.New("last_step_size: belongs to a last_step"))
+		case !(h > 0 && h+*d.SampleEps < 1):
+			errs = append(errs, fmt.Errorf("last_step_size: %g, want a value above 0 and below 1 − sample_eps", h))
+		}
+	}
+	return errs
+}
+
+// unjoin lists the faults that errors.Join put together.
+func unjoin(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// NewFlow makes the flow of a section of kind flow.
+func (c Config) NewFlow() (Flow, error) {
+	c = c.WithDefaults()
+	if !c.IsFlow() {
+		return Flow{}, fmt.Errorf("samplers: kind: %q, want flow", c.Kind)
+	}
+	if err := c.Validate(); err != nil {
+		return Flow{}, fmt.Errorf("samplers: %w", err)
+	}
+	path, err := c.Interpolant.Build()
+	if err != nil {
+		return Flow{}, fmt.Errorf("samplers: %w", err)
+	}
+	scheme, err := integrators.ByName(c.Integrator)
+	if err != nil {
+		return Flow{}, fmt.Errorf("samplers: %w", err)
+	}
+	f := Flow{
+		Path: path, Scheme: scheme, Prediction: c.Prediction, NegateVelocity: *c.NegateVelocity, Reverse: *c.Reverse, Steps: c.Steps,
+		SampleEps: *c.SampleEps, SDE: c.Mode == "sde", TorchEBM: c.Compat == "torchebm", vp: c.Interpolant.Kind == "vp",
+	}
+	if f.TorchEBM {
+		f.Path = interpolants.TorchEBM(path)
+	}
+	if scheme.Adaptive() {
+		f.Control = integrators.Controller{Atol: *c.Atol, Rtol: *c.Rtol}
+	}
+	if f.SDE {
+		f.Diffusion = interpolants.Diffusion{Form: c.DiffusionForm, Norm: *c.DiffusionNorm}
+		f.LastStep = c.LastStep
+		if c.LastStep != "none" {
+			f.LastStepSize = *c.LastStepSize
+		}
+	}
+	return f, nil
+}
