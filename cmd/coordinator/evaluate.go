@@ -24,6 +24,7 @@ mean discrepancy and the sliced Wasserstein distance of samples to the test set,
 	cmd.Flags().StringVar(&dir, "run", "", "the run's folder")
 	check := addOutputFlag(cmd, &output, "table", "table", "json")
 	b.add(cmd)
+	b.addParams(cmd, "in place of the run's")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if err := check(); err != nil {
 			return err
@@ -59,7 +60,7 @@ mean discrepancy and the sliced Wasserstein distance of samples to the test set,
 
 // openRun opens a run and says which damaged cuts were passed over.
 func openRun(cmd *cobra.Command, dir string, b backendFlags) (*local.Run, error) {
-	run, err := local.OpenRun(cmd.Context(), dir, local.OpenOptions{Kind: b.kind, Backend: b.options(cmd.ErrOrStderr())})
+	run, err := local.OpenRun(cmd.Context(), dir, local.OpenOptions{Kind: b.kind, Backend: b.options(cmd.ErrOrStderr()), Params: b.params})
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,12 @@ func version() string {
 type backendFlags struct {
 	kind      string
 	noInstall bool
+	params    string // of the commands that call addParams
+}
+
+// addParams adds the flag that names a file of weights.
+func (f *backendFlags) addParams(cmd *cobra.Command, use string) {
+	cmd.Flags().StringVar(&f.params, "params", "", "safetensors `file` of weights by name, also one of TorchEBM's: "+use)
 }
 
 func (f *backendFlags) add(cmd *cobra.Command) {

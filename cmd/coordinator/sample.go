@@ -46,6 +46,7 @@ Descents and annealed chains go somewhere and end there: every sample is then th
 	f.IntVar(&label, "label", 0, "label of every sample of a conditional field, with --run (default: every label in turn)")
 	f.Float64Var(&guidance, "guidance", 1, "scale of classifier-free guidance, with --run (default: the experiment's)")
 	b.add(cmd)
+	b.addParams(cmd, "in place of the run's, with --run")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if (dir == "") == (energy.name == "") {
 			return usageErrorf("want one of --run DIR and --energy NAME")
@@ -74,9 +75,9 @@ Descents and annealed chains go somewhere and end there: every sample is then th
 			}
 			return sampleRun(cmd, dir, out, s, flow, b)
 		}
-		for _, name := range []string{"label", "guidance"} {
+		for _, name := range []string{"label", "guidance", "params"} {
 			if f.Changed(name) {
-				return usageErrorf("--%s: goes with --run; an analytic energy knows no labels", name)
+				return usageErrorf("--%s: goes with --run; an analytic energy has no weights and no labels", name)
 			}
 		}
 		if out == "" {

@@ -23,7 +23,8 @@ func newTrainCommand() *cobra.Command {
 parameters, samples, figures and report.html. Ctrl-C saves the state; --resume goes on from it bit for bit.`,
 		Example: `  coordinator train examples/two-moons.yaml
   coordinator train examples/two-moons.yaml --set train.steps=2000 --set seed=3 --out runs/short
-  coordinator train examples/two-moons.yaml --resume`,
+  coordinator train examples/two-moons.yaml --resume
+  coordinator train examples/two-moons.yaml --params runs/short/params.safetensors --out runs/longer`,
 		Args: exactlyOneFile,
 	}
 	sets := addSetFlag(cmd)
@@ -31,6 +32,7 @@ parameters, samples, figures and report.html. Ctrl-C saves the state; --resume g
 	cmd.Flags().BoolVar(&opts.Resume, "resume", false, "go on from the last cut in the run's folder")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
 	b.add(cmd)
+	b.addParams(cmd, "the first weights")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		cfg, err := loadExperiment(args[0], *sets)
 		if err != nil {
@@ -41,6 +43,9 @@ parameters, samples, figures and report.html. Ctrl-C saves the state; --resume g
 			if err := cfg.Backend.Validate(); err != nil {
 				return usageErrorf("--backend: %w", err)
 			}
+		}
+		if opts.Params = b.params; opts.Params != "" && opts.Resume {
+			return usageErrorf("--params: a run that goes on has its own weights, want no --resume")
 		}
 		stderr := cmd.ErrOrStderr()
 		opts.Command = append([]string{"coordinator", "train"}, commandArgs(cmd, args)...)
@@ -69,7 +74,7 @@ func commandArgs(cmd *cobra.Command, args []string) []string {
 			out = append(out, "--set", s)
 		}
 	}
-	for _, name := range []string{"out", "backend"} {
+	for _, name := range []string{"out", "backend", "params"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
 			out = append(out, "--"+name, f.Value.String())
 		}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
@@ -13,8 +12,10 @@ import (
 // Learner is what a training loop needs of a trainer: [Trainer] learns from chains, [DataTrainer] from the data alone. A
 // step depends on the seed and the state alone, so a restored learner goes on bit for bit.
 type Learner interface {
-	// Start draws the first weights, and whatever the first step needs.
+	// Start draws the first weights, and whatever the first step needs; StartAt is Start with given weights, in the flat order
+	// of the network's parameters.
 	Start() error
+	StartAt(theta []float32) error
 	// TrainStep makes one optimizer step.
 	TrainStep() (Report, error)
 	// Step is the number of training steps made.
@@ -65,28 +66,20 @@ func (e *NonFiniteError) Error() string {
 
 func bad(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }
 
-// named cuts a flat parameter vector into the network's tensors.
+// named cuts a flat parameter vector into the network's tensors. A network without parameters has a vector of one number
+// that nobody reads.
 func named(network models.Network, flat []float32) []checkpoint.Tensor {
-	var out []checkpoint.Tensor
-	for _, p := range network.Params() {
-		out = append(out, checkpoint.Tensor{Name: p.Name, Shape: slices.Clone(p.Shape), Data: flat[:p.Size():p.Size()]})
-		flat = flat[p.Size():]
+	out, err := checkpoint.ParamTensors(network, flat[:models.NumParams(network)])
+	if err != nil {
+		panic(err) // the lengths agree
 	}
 	return out
 }
 
-// flat is the inverse of named; a network without parameters has one that nobody reads.
+// flat is the inverse of named.
 func flat(network models.Network, tensors []checkpoint.Tensor) ([]float32, error) {
 	if models.NumParams(network) == 0 {
 		return make([]float32, 1), nil
 	}
-	var out []float32
-	for _, p := range network.Params() {
-		v, err := checkpoint.Values[float32](tensors, p.Name, p.Shape...)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, v...)
-	}
-	return out, nil
+	return checkpoint.FlatParams[float32](network, tensors)
 }

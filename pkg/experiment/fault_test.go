@@ -121,6 +121,25 @@ func TestFaults(t *testing.T) {
 			"f.yaml:4:10: buffer.init: reference needs a Gaussian to draw from, want tempering.path: linear with several rungs, model.base: gaussian, or init: normal"}},
 		{"compat of another loss", minimal + "loss: {compat: torchebm}\n", nil, []string{`f.yaml:3:8: loss.compat: torchebm needs kind: persistent_cd, equilibrium_matching, or score_matching with hessian_method: hutchinson, not "parallel_tempering_cd"`}},
 
+		{"an energy for a transport", minimal + "model: {kind: mlp}\nloss: {kind: flow_matching}\n", nil, []string{
+			"f.yaml:3:9: model.kind: mlp is an energy, and loss.kind: flow_matching learns a vector field: want one of transformer, time_mlp, field_mlp, with energy: none"}},
+		{"a field for contrastive divergence", minimal + "model: {kind: field_mlp}\n", nil, []string{
+			"f.yaml:3:9: model.kind: field_mlp is a vector field, and loss.kind: parallel_tempering_cd learns an energy: want model.energy: dot, or model.kind: mlp"}},
+		{"chains that nobody keeps", minimal + "loss: {kind: score_matching}\nbuffer: {size: 200}\n", nil, []string{
+			"f.yaml:4:10: buffer.size: not used by loss.kind: score_matching, which keeps no chains; want no buffer, or loss.kind: parallel_tempering_cd"}},
+		{"a ladder for a field", minimal + "loss: {kind: flow_matching}\ntempering: {rungs: 3}\n", nil, []string{
+			"f.yaml:4:13: tempering.rungs: not used by a vector field, which has no energy to temper; want no tempering, or model.energy: dot"}},
+		{"a flow along an energy", minimal + "sampler: {kind: flow}\n", nil, []string{
+			"f.yaml:3:11: sampler.kind: flow draws from a vector field, and model.kind: mlp is an energy: want mala, hmc or langevin"}},
+		{"a test without energies", minimal + "loss: {kind: flow_matching}\nsampler: {kind: hmc}\n", nil, []string{
+			"f.yaml:4:11: sampler.kind: hmc needs an energy for its test, and model.kind: time_mlp is a vector field: want flow, or model.energy: dot"}},
+		{"minima for samples", minimal + "sampler: {kind: nesterov}\n", nil, []string{
+			"f.yaml:3:11: sampler.kind: nesterov finds minima, and loss.kind: parallel_tempering_cd needs samples: want mala, hmc or langevin"}},
+		{"another path than the trained one", minimal + "loss: {kind: flow_matching, interpolant: vp}\nsampler: {interpolant: linear}\n", nil, []string{
+			"f.yaml:4:11: sampler.interpolant: not the path of loss.interpolant, on which the field is trained: want the same, or leave it out"}},
+		{"labels for a model without", minimal + "loss: {kind: flow_matching, label_dropout: 0.1}\n", nil, []string{
+			"f.yaml:3:29: loss.label_dropout: 0.1, want a conditional model (model.num_classes), or 0"}},
+
 		{"duplicate keys", minimal + "sampler:\n  steps: 3\n  kind: mala\n  steps: 4\nsampler: {}\n", nil, []string{
 			"f.yaml:6:3: a second `steps`, the first is on line 4",
 			"f.yaml:7:1: a second `sampler`, the first is on line 3"}},

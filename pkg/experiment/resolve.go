@@ -55,9 +55,7 @@ func (c *Config) Resolve() {
 	fill(c, "loss.kind", &c.Loss.Kind, temperedCD)
 	fill(c, "loss.compat", &c.Loss.Compat, "none")
 	torch := c.Loss.Compat == "torchebm"
-	if c.Loss.Chains() {
-		fill(c, "loss.energy_penalty", &c.Loss.EnergyPenalty, pick(torch, 1e-3, 1e-4))
-	}
+	fill(c, "loss.energy_penalty", &c.Loss.EnergyPenalty, pick(!c.Loss.Chains(), 0, pick(torch, 1e-3, 1e-4)))
 	fill(c, "loss.data_noise", &c.Loss.DataNoise, 0)
 	fillSection(c, "loss", &c.Loss, c.Loss.WithDefaults())
 

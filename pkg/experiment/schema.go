@@ -8,7 +8,9 @@ import (
 	"github.com/invopop/jsonschema"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/couplings"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
+	"github.com/kelvin-ebm/kelvin/pkg/interpolants"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/schedules"
 )
@@ -53,17 +55,29 @@ func Schema() ([]byte, error) {
 	data.Required = []string{"dataset"}
 	train, _ := root.Properties.Get("train")
 	train.OneOf = []*jsonschema.Schema{{Required: []string{"steps"}}, {Required: []string{"epochs"}}}
-	short, _ := root.Properties.Get("backend")
-	root.Properties.Set("backend", &jsonschema.Schema{
-		Description: short.Description,
-		AnyOf:       []*jsonschema.Schema{{Type: "string", Enum: words(backend.Kinds())}, short},
-	})
+	orWord(root, "backend", backend.Kinds())
+	loss, _ := root.Properties.Get("loss")
+	orWord(loss, "interpolant", interpolants.KindNames())
+	orWord(loss, "coupling", append(couplings.KindNames(), "ot"))
+	sampler, _ := root.Properties.Get("sampler")
+	orWord(sampler, "interpolant", interpolants.KindNames())
+	mass, _ := sampler.Properties.Get("mass")
+	sampler.Properties.Set("mass", &jsonschema.Schema{Description: mass.Description, AnyOf: []*jsonschema.Schema{{Type: "number"}, mass}})
 
 	out, err := json.MarshalIndent(root, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("experiment: schema: %w", err)
 	}
 	return append(out, '\n'), nil
+}
+
+// orWord lets a section be written as its kind alone.
+func orWord(of *jsonschema.Schema, key string, kinds []string) {
+	section, _ := of.Properties.Get(key)
+	of.Properties.Set(key, &jsonschema.Schema{
+		Description: section.Description,
+		AnyOf:       []*jsonschema.Schema{{Type: "string", Enum: words(kinds)}, section},
+	})
 }
 
 // defaults are the values of the keys whose default hangs on nothing else.

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/kelvin-ebm/kelvin/pkg/interpolants"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 )
 
@@ -83,6 +84,10 @@ func (c *Config) validateBuffer() (errs []error) {
 	return errs
 }
 
+func samePath(a, b interpolants.Config) bool {
+	return reflect.DeepEqual(a.WithDefaults(), b.WithDefaults())
+}
+
 // fieldKinds are the kinds of model that give a vector field.
 func fieldKinds() (names []string) {
 	for _, k := range models.Kinds() {
@@ -141,10 +146,12 @@ func (c *Config) validateFit() (errs []error) {
 		fault("sampler.kind: flow draws from a vector field, and model.kind: %s is an energy: want mala, hmc or langevin", c.Model.Kind)
 	case field && s.Adjusted():
 		fault("sampler.kind: %s needs an energy for its test, and model.kind: %s is a vector field: want flow, or model.energy: dot", s.Kind, c.Model.Kind)
-	case c.Loss.Chains() && s.Deterministic():
+	case c.Loss.Chains() && s.Deterministic() && !s.IsFlow():
 		fault("sampler.kind: %s finds minima, and loss.kind: %s needs samples: want mala, hmc or langevin", s.Kind, c.Loss.Kind)
 	case (s.Label != nil || s.GuidanceScale != nil) && !conditional:
 		fault("sampler.label: needs a conditional model (model.num_classes); want no label and no guidance_scale")
+	case s.IsFlow() && c.Loss.Interpolant.Kind != "" && !samePath(s.Interpolant, c.Loss.Interpolant):
+		fault("sampler.interpolant: not the path of loss.interpolant, on which the field is trained: want the same, or leave it out")
 	case s.IsFlow() && s.Steps < 1:
 		fault("sampler.steps: %d, want at least 1", s.Steps)
 	case s.Reverse != nil && *s.Reverse:

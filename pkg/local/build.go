@@ -18,6 +18,7 @@ type Parts struct {
 	Config     *experiment.Config // complete: no default is open
 	Data, Test *datasets.Dataset
 	Network    models.Network    // a models.Energy, f of E = f − log Base, or a models.Field
+	Own        bool              // Network is the caller's own, not that of the model section
 	Classes    int               // labels that the field is trained with; 0 for none
 	Base       *models.Gaussian  // E = f − log Base; nil for E = f
 	Reference  *models.Gaussian  // of the linear path; nil without one
@@ -68,7 +69,7 @@ func (p *Parts) buildNetwork(given models.Network) error {
 			return fmt.Errorf("model.num_classes: %d, want at least the %d of the data %s", p.Classes, n, p.Data.Name)
 		}
 	}
-	p.Network = given
+	p.Network, p.Own = given, given != nil
 	if given == nil {
 		var err error
 		if p.Network, err = cfg.Model.BuildNetwork(p.Data.Dim, p.Classes); err != nil {
@@ -76,7 +77,7 @@ func (p *Parts) buildNetwork(given models.Network) error {
 		}
 	}
 	if p.Network.Dim() != p.Data.Dim {
-		return fmt.Errorf("model: %s has dimension %d, the data %s have %d", cfg.Model.Kind, p.Network.Dim(), p.Data.Name, p.Data.Dim)
+		return fmt.Errorf("model: %s has dimension %d, the data %s have %d", p.ModelName(), p.Network.Dim(), p.Data.Name, p.Data.Dim)
 	}
 	if models.NumParams(p.Network) == 0 {
 		return fmt.Errorf("model.kind: %s has no parameters to train, want a network such as mlp; `coordinator sample --energy %s` draws from it", cfg.Model.Kind, cfg.Model.Kind)
@@ -84,9 +85,20 @@ func (p *Parts) buildNetwork(given models.Network) error {
 	return nil
 }
 
+// ModelName is what messages call the model.
+func (p *Parts) ModelName() string {
+	if p.Own {
+		return fmt.Sprintf("%T", p.Network)
+	}
+	return p.Config.Model.Kind
+}
+
 // buildChains says how an energy is explored: while it is trained, or afterwards to draw from it.
 func (p *Parts) buildChains(energy models.Energy) error {
 	cfg := p.Config
+	if models.IsCoupled(energy) {
+		return fmt.Errorf("model: the rows of %s are coupled: an energy is trained and tempered row by row, want one that is not", p.ModelName())
+	}
 	q, err := models.FitGaussian(p.Data.Rows, p.Data.Dim, cfg.Tempering.ReferenceScale)
 	if err != nil {
 		return fmt.Errorf("tempering.reference_scale: %w", err)

@@ -135,14 +135,13 @@ func SampleEnergy(ctx context.Context, b *backend.Backend, e models.Energy, opts
 	if err != nil {
 		return nil, err
 	}
-	switch {
-	case opts.Sampler.Deterministic():
-		out.Explorer = opts.Sampler.Kind + " (an optimiser)"
-	case opts.Sampler.Adjusted():
-		out.Explorer = opts.Sampler.Kind
-	default:
-		out.Explorer = opts.Sampler.Kind + " (biased)"
+	out.Explorer = opts.Sampler.Kind
+	if !opts.Sampler.Adjusted() {
+		out.Explorer += " (biased)"
 		out.Accept = nil
+	}
+	if opts.Sampler.Deterministic() {
+		out.Explorer = opts.Sampler.Kind + " (an optimiser)"
 	}
 	chains := opts.Chains
 	if opts.settles() {

@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/atomicfile"
@@ -27,6 +28,7 @@ type Run struct {
 type OpenOptions struct {
 	Kind    string // in place of the experiment's backend; "" keeps it
 	Backend backend.Options
+	Params  string         // safetensors file with weights in place of the run's; "" keeps them
 	Network models.Network // that the run was trained with, where Options.Network was set
 }
 
@@ -46,6 +48,16 @@ func OpenRun(ctx context.Context, dir string, opts OpenOptions) (*Run, error) {
 	cut, skipped, err := folder{dir: dir}.cuts().LatestGood()
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", dir, err)
+	}
+	if opts.Params != "" {
+		tensors, _, err := checkpoint.ReadSafetensors(opts.Params)
+		if err != nil {
+			return nil, fmt.Errorf("params: %w", err)
+		}
+		cut.Files["params"] = tensors
+		if cut.Files["ema"] != nil {
+			cut.Files["ema"] = tensors
+		}
 	}
 	b, t, err := parts.Open(ctx, opts.Backend)
 	if err != nil {

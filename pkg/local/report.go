@@ -75,7 +75,7 @@ func (ev *Evaluation) verdict() string {
 func (p *Parts) metricsTable(ev *Evaluation, info runlog.RunInfo) plots.Table {
 	t := plots.Table{Title: "Run"}
 	row := func(key, value, note string) { t.Rows = append(t.Rows, plots.Row{Key: key, Value: value, Note: note}) }
-	row("parameters", fmt.Sprint(models.NumParams(p.Network)), p.Config.Model.Kind)
+	row("parameters", fmt.Sprint(models.NumParams(p.Network)), p.ModelName())
 	row("training rows", fmt.Sprint(p.Data.N()), p.Data.Name)
 	row("steps per second", fmt.Sprintf("%.0f", float64(ev.Step)/max(info.Seconds, 1e-9)), "mean over the run")
 	if len(ev.SwapAccept) > 0 {

@@ -47,6 +47,9 @@ type Options struct {
 	// Network is an energy or a field of the caller's own, trained in place of the model section's.
 	Network models.Network
 
+	// Params is a safetensors file with the first weights, under the names of the network's parameters; "" draws them.
+	Params string
+
 	afterStep func(step int) // tests interrupt a run here
 }
 
@@ -181,7 +184,12 @@ func (r *run) progress() runlog.Progress {
 func (r *run) start() (err error) {
 	r.show = r.progress()
 	r.announce()
-	if err := r.trainer.Start(); err != nil {
+	if r.opts.Params == "" {
+		err = r.trainer.Start()
+	} else {
+		err = r.startAt(r.opts.Params)
+	}
+	if err != nil {
 		return err
 	}
 	if err := r.folder.writeExperiment(r.parts.Config); err != nil {
@@ -255,11 +263,27 @@ func (r *run) announce() {
 	r.show.Log(r.backend.Why())
 	t := cfg.Tempering
 	chains := fmt.Sprintf("%d chains", t.Chains)
-	if t.Rungs > 1 {
+	switch {
+	case !cfg.Loss.Chains():
+		chains = "no chains"
+	case t.Rungs > 1:
 		chains = fmt.Sprintf("%d rungs × %d ladders, %s path", t.Rungs, t.Chains, t.Path)
 	}
 	r.show.Log(fmt.Sprintf("%s: %d rows of %d numbers, %d parameters, %s, %d steps → %s",
 		cfg.Name, r.parts.Data.N(), r.parts.Data.Dim, models.NumParams(r.parts.Network), chains, r.parts.Steps, r.folder.dir))
+}
+
+// startAt begins with the weights of a file.
+func (r *run) startAt(path string) error {
+	tensors, _, err := checkpoint.ReadSafetensors(path)
+	if err != nil {
+		return fmt.Errorf("params: %w", err)
+	}
+	theta, err := checkpoint.FlatParams[float32](r.parts.Network, tensors)
+	if err != nil {
+		return fmt.Errorf("params: %s: %w", path, err)
+	}
+	return r.trainer.StartAt(theta)
 }
 
 func (r *run) seconds() float64 { return r.before + time.Since(r.started).Seconds() }
@@ -430,7 +454,7 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkpoint.WriteSafetensors(r.folder.path(paramsFile), params, map[string]string{"format": "kelvin", "model": r.parts.Config.Model.Kind}); err != nil {
+	if err := checkpoint.WriteSafetensors(r.folder.path(paramsFile), params, map[string]string{"format": "kelvin", "model": r.parts.ModelName()}); err != nil {
 		return nil, err
 	}
 	ev, err := r.parts.Evaluate(ctx, r.backend, r.trainer)

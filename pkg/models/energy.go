@@ -1,5 +1,6 @@
-// Package models holds the energies: analytic ones with known answers, and networks. An energy E maps states
-// [batch, dim] to [batch]; low energy means likely, p(x) ∝ exp(−E(x)).
+// Package models holds the energies, analytic ones with known answers and networks, and the fields. An energy E maps states
+// [batch, dim] to [batch]; low energy means likely, p(x) ∝ exp(−E(x)). A [Field] maps a state, a time and a label to
+// [batch, dim]: [DiT], [TimeConditionedMLP] and [FieldMLP], whose parts are types of their own.
 //
 // [Config] is the `model` section of an experiment and [Kinds] describes what it can name. The energy of a network,
 // E = f_θ − log q with a Gaussian base q, at the first weights:
@@ -21,7 +22,7 @@
 //	e, grad := models.EnergyAndGrad(models.At(energy, weights), x)
 //
 // All energies can be differentiated to third order, in x and in the weights, on every backend: no Slice, Pad or
-// Expm1 stands on a differentiated path. Constructors' errors start with the parameter at fault.
+// Expm1 stands on a path from the states. Constructors' errors start with the parameter at fault.
 package models
 
 import (

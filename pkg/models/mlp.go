@@ -32,7 +32,9 @@ type MLP struct {
 }
 
 // NewMLP makes the network of a state of dim numbers.
-func NewMLP(dim int, config MLPConfig) (*MLP, error) { return newPerceptron("mlp", dim, dim, 1, config) }
+func NewMLP(dim int, config MLPConfig) (*MLP, error) {
+	return newPerceptron("mlp", dim, dim, 1, config)
+}
 
 // newPerceptron makes a network with in inputs and out outputs for a state of dim numbers.
 func newPerceptron(kind string, dim, in, out int, config MLPConfig) (*MLP, error) {

@@ -23,12 +23,13 @@ var settings = map[string][]setting{
 
 // flags are what a command line says beyond the energy's name and options, for a sampler that suits it.
 var flags = map[string]string{
+	"double_well":        "--reference-std 1",
 	"double_well_tilted": "--rungs 6 --reference-std 2 --step-size 0.02",
 	"gaussian_mixture":   "--rungs 6 --step-size 0.1",
 	"harmonic":           "--step-size 0.5",
 	"gaussian":           "--step-size 0.3",
 	"himmelblau":         "--rungs 8 --step-size 0.005",
-	"rosenbrock":         "--step-size 0.001",
+	"rosenbrock":         "--rungs 8 --reference-std 1.5 --step-size 0.002",
 	"rastrigin":          "--rungs 8 --step-size 0.002",
 	"styblinski_tang":    "--rungs 8",
 	"interaction":        "--sampler langevin",

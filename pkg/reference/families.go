@@ -34,7 +34,7 @@ func families() ([]family, error) {
 			"`energy_penalty` and `gradient_penalty` are added as `energy_penalty · mean f²` and `gradient_penalty · mean ‖∇E‖²`. " +
 			"`interpolant` and `coupling` are in [interpolants.md](interpolants.md) and [couplings.md](couplings.md).", lossEntries()},
 		{"samplers.md", "Samplers", "The `sampler` section: how states move. E is the energy, ε the step size, z standard normal noise; a `number or a schedule` is one of [schedules.md](schedules.md). " +
-			"Under tempering a rung at β follows βE, with a step size of its own.", samplerEntries()},
+			"`coordinator sample --energy NAME --sampler KIND` draws from an analytic energy, with `--set sampler.key=value`. Under tempering a rung at β follows βE, with a step size of its own.", samplerEntries()},
 		{"interpolants.md", "Interpolants", "The path from noise x₀ at t = 0 to data x₁ at t = 1: xₜ = α(t)x₁ + σ(t)x₀, with the velocity uₜ = α̇x₁ + σ̇x₀. " +
 			"`loss.interpolant` says which; a flow sampler follows it. `interpolant: vp` is short for `interpolant: {kind: vp}`.", interpolantEntries()},
 		{"couplings.md", "Couplings", "`loss.coupling` says which noise goes with which row of data before a path is laid between the two; labels move with their rows. " +

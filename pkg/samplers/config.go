@@ -55,7 +55,7 @@ type Config struct {
 	LastStep       string              `yaml:"last_step,omitempty"`       // flow, sde: one of LastSteps
 	LastStepSize   *float64            `yaml:"last_step_size,omitempty"`  // flow, sde with a last step
 	Label          *int                `yaml:"label,omitempty"`           // flow: label of every sample; nil: the null label
-	GuidanceScale  *float64            `yaml:"guidance_scale,omitempty"`  // flow with a label
+	GuidanceScale  *float64            `yaml:"guidance_scale,omitempty"`  // flow of samples with labels
 	Compat         string              `yaml:"compat,omitempty"`          // flow: torchebm or none
 }
 

@@ -44,8 +44,8 @@ func TestConfigValidate(t *testing.T) {
 		{"noise in an equation without", of("flow"), func(c *samplers.Config) { c.DiffusionForm, c.LastStep = "sigma", "mean" }, []string{"diffusion_form: belongs to mode: sde", "last_step: belongs to mode: sde"}},
 		{"a flow of nonsense", of("flow"), func(c *samplers.Config) {
 			c.Mode, c.Prediction, c.Integrator, c.Interpolant.Kind, c.SampleEps = "pde", "energy", "leapfrog", "spiral", ptr(0.5)
-			c.Atol, c.Rtol, c.GuidanceScale, c.Compat = nil, nil, ptr(2.), "jax"
-		}, []string{"mode:", "prediction:", "compat:", `interpolant.kind: "spiral"`, `integrator: "leapfrog"`, "sample_eps: 0.5", "guidance_scale: needs a label"}},
+			c.Atol, c.Rtol, c.GuidanceScale, c.Compat = nil, nil, ptr(-2.), "jax"
+		}, []string{"mode:", "prediction:", "compat:", `interpolant.kind: "spiral"`, `integrator: "leapfrog"`, "sample_eps: 0.5", "guidance_scale: -2, want 0 or more"}},
 		{"noise with the wrong scheme", of("flow"), func(c *samplers.Config) {
 			*c = samplers.Config{Kind: "flow", Mode: "sde", Steps: 9, Integrator: "dopri5", Reverse: ptr(true), DiffusionForm: "round", DiffusionNorm: ptr(-1.), LastStep: "leap", LastStepSize: ptr(1.5)}
 		}, []string{`integrator: "dopri5" is for mode: ode`, "reverse:", `diffusion_form: "round"`, "diffusion_norm: -1", `last_step: "leap"`, "last_step_size: 1.5"}},

@@ -9,7 +9,9 @@ import (
 	"github.com/gomlx/gomlx/pkg/core/tensors"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
+	"github.com/kelvin-ebm/kelvin/pkg/schedules"
 )
 
 // Two thousand chains on the energy x²/8, that of N(0, 4), all started at 0.
@@ -45,4 +47,26 @@ func ExampleMALA() {
 	}
 	fmt.Printf("E x² = %.0f, acceptance %.1f\n", out[0].Value(), out[1].Value())
 	// Output: E x² = 4, acceptance 0.9
+}
+
+// Hamiltonian Monte Carlo on E = ½·4·x², the energy of N(0, ¼), with a step size that falls over the run.
+func ExampleRun() {
+	ctx := context.Background()
+	b, err := backend.Open(ctx, backend.Config{Kind: backend.Go, Threads: 1}, backend.Options{})
+	if err != nil {
+		panic(err)
+	}
+	energy, err := models.New("harmonic", 1, map[string]any{"k": 4})
+	if err != nil {
+		panic(err)
+	}
+	trace, err := samplers.Run(ctx, b, samplers.RunOptions{
+		Sampler: samplers.Config{Kind: "hmc", Steps: 20, LeapfrogSteps: 4, StepSize: schedules.Config{Kind: "linear", Start: 0.4, End: 0.2, Steps: schedules.WholeRun}},
+		Network: energy, Chains: 4000, Burn: 10, Thin: 10, Diagnostics: true, Seed: 1,
+	})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Printf("kept %d steps, variance %.2f at the last\n", trace.Kept, trace.Variance[1])
+	// Output: kept 2 steps, variance 0.25 at the last
 }

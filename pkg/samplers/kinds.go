@@ -89,7 +89,7 @@ func Kinds() []Kind {
 				follows("last_step", "how mode: sde ends: "+strings.Join(LastSteps(), ", "), "tweedie"),
 				follows("last_step_size", "time before t = 1 at which the last step begins, in (0, 1)", "0.04"),
 				follows("label", "label of every sample, for a conditional field", "the null label"),
-				follows("guidance_scale", "w of classifier-free guidance f(∅) + w(f(y) − f(∅)); needs label", "1"),
+				follows("guidance_scale", "w of classifier-free guidance f(∅) + w(f(y) − f(∅)), for samples with labels", "1"),
 				option("compat", "torchebm: the time intervals, guards and reversal of TorchEBM 0.8.9, for comparison; none is ours", "none"),
 			}},
 	}

@@ -162,6 +162,9 @@ func (o RunOptions) validateLabels(classes int) (errs []error) {
 	if l := o.Sampler.Label; l != nil && *l >= classes {
 		errs = append(errs, fmt.Errorf("label: %d, want one of the model's %d classes", *l, classes))
 	}
+	if o.Sampler.GuidanceScale != nil && o.labels() == nil {
+		errs = append(errs, errors.New("guidance_scale: the samples have no labels, want label or labels"))
+	}
 	if o.Labels != nil && len(o.Labels) != o.Chains {
 		errs = append(errs, fmt.Errorf("labels: %d of them, want %d, one a sample", len(o.Labels), o.Chains))
 	}

@@ -354,7 +354,16 @@ func TestRunRefusesWhatDoesNotFit(t *testing.T) {
 		{"masses for another dimension", func(o *samplers.RunOptions) { o.Sampler.Mass = samplers.Mass{1, 2, 3} }, "mass: 3 numbers, want 1 or 2"},
 		{"a flow of an energy", func(o *samplers.RunOptions) { o.Sampler = samplers.Config{Kind: "flow"} }, "kind: flow samples a field"},
 		{"chains on a field", func(o *samplers.RunOptions) { o.Network = exactField{} }, "kind: hmc samples an energy"},
-		{"a test by an energy that is none", func(o *samplers.RunOptions) { o.Network = models.NewImplicitEqM(exactField{}); o.Start = make([]float32, 2) }, "kind: hmc compares energies"},
+		{"a test by an energy that is none", func(o *samplers.RunOptions) {
+			o.Network = models.NewImplicitEqM(exactField{})
+			o.Start = make([]float32, 2)
+		}, "kind: hmc compares energies"},
+		{"guidance without labels", func(o *samplers.RunOptions) {
+			o.Sampler, o.Network = samplers.Config{Kind: "flow", GuidanceScale: ptr(2.)}, exactField{classes: 2}
+		}, "guidance_scale: the samples have no labels"},
+		{"a label too many", func(o *samplers.RunOptions) {
+			o.Sampler, o.Network, o.Labels = samplers.Config{Kind: "flow"}, exactField{classes: 2}, []int32{0, 3}
+		}, "labels: 3, want 0 to 2"},
 		{"starts for other chains", func(o *samplers.RunOptions) { o.Start = make([]float32, 3) }, "start: 3 numbers, want 2 chains of 2"},
 		{"parameters of nothing", func(o *samplers.RunOptions) { o.Params = make([]float32, 1) }, "params: 1 numbers, want 0"},
 		{"a thinning that keeps nothing", func(o *samplers.RunOptions) { o.Thin = 3 }, "thin: 3, want 1 to 2, the steps"},
