@@ -47,6 +47,7 @@ type Config struct {
 	Prediction     string              `yaml:"prediction,omitempty"`      // flow: one of Predictions
 	SampleEps      *float64            `yaml:"sample_eps,omitempty"`      // flow: distance from the ends of time
 	NegateVelocity *bool               `yaml:"negate_velocity,omitempty"` // flow: v = −f(x, 0)
+	Duration       *float64            `yaml:"duration,omitempty"`        // flow, ode with negate_velocity
 	Reverse        *bool               `yaml:"reverse,omitempty"`         // flow, ode: from data to noise
 	Atol           *float64            `yaml:"atol,omitempty"`            // flow, adaptive integrator
 	Rtol           *float64            `yaml:"rtol,omitempty"`            // flow, adaptive integrator

@@ -30,13 +30,15 @@ type Flow struct {
 	// NegateVelocity takes −f(x, 0) for the velocity, as equilibrium matching trains it: f is a gradient that points from data
 	// to noise and never sees the time.
 	NegateVelocity bool
-	Reverse        bool // from data to noise
-	Steps          int
-	SampleEps      float64 // times keep this far from 0 and 1
-	SDE            bool
-	Diffusion      interpolants.Diffusion // of the SDE
-	LastStep       string                 // of the SDE: one of LastSteps
-	LastStepSize   float64                // time left for the last step; 0 without one
+	// Duration is how long a field is followed that does not know the time: the steps lead from 0 to there. 0: see Interval.
+	Duration     float64
+	Reverse      bool // from data to noise
+	Steps        int
+	SampleEps    float64 // times keep this far from 0 and 1
+	SDE          bool
+	Diffusion    interpolants.Diffusion // of the SDE
+	LastStep     string                 // of the SDE: one of LastSteps
+	LastStepSize float64                // time left for the last step; 0 without one
 	// TorchEBM has the time intervals of TorchEBM 0.8.9, and its reversal, which runs a field that depends on time in the wrong
 	// order. Its divisions are those of interpolants.TorchEBM, in Path.
 	TorchEBM bool
@@ -53,7 +55,10 @@ func LastSteps() []string { return []string{"mean", "euler", "tweedie", "none"} 
 
 // Interval is the time from which and the time to which the steps lead.
 func (f Flow) Interval() (start, end float64) {
-	if f.TorchEBM {
+	switch {
+	case f.Duration > 0:
+		return 0, f.Duration
+	case f.TorchEBM:
 		return f.torchInterval()
 	}
 	start, end = f.SampleEps, 1-f.SampleEps

@@ -49,6 +49,9 @@ func (c *Config) flowDefaults() {
 		number(&c.SampleEps, 1e-3)
 	}
 	number(&c.SampleEps, 0)
+	if !sde && c.NegateVelocity != nil && *c.NegateVelocity && *c.SampleEps == 0 && c.Compat != "torchebm" {
+		number(&c.Duration, 1)
+	}
 }
 
 // validateFlow checks the keys of a flow.
@@ -87,6 +90,15 @@ func (c Config) validateFlow() (errs []error) {
 	}
 	if *d.NegateVelocity && d.Prediction != "velocity" {
 		fault("negate_velocity: the field predicts a %s, want prediction: velocity", d.Prediction)
+	}
+	switch {
+	case c.Duration == nil:
+	case !*d.NegateVelocity || d.Mode != "ode" || d.Compat == "torchebm":
+		fault("duration: %g, want it with mode: ode, negate_velocity: true and compat: none", *c.Duration)
+	case !positive(*c.Duration):
+		fault("duration: %g, want a positive number", *c.Duration)
+	case *d.SampleEps > 0:
+		fault("duration: %g beside sample_eps: %g, want one of the two", *c.Duration, *d.SampleEps)
 	}
 	if d.Mode == "sde" {
 		if *d.Reverse {
@@ -160,7 +172,7 @@ func (c Config) NewFlow() (Flow, error) {
 	}
 	f := Flow{
 		Path: path, Scheme: scheme, Prediction: c.Prediction, NegateVelocity: *c.NegateVelocity, Reverse: *c.Reverse, Steps: c.Steps,
-		SampleEps: *c.SampleEps, SDE: c.Mode == "sde", TorchEBM: c.Compat == "torchebm", vp: c.Interpolant.Kind == "vp",
+		SampleEps: *c.SampleEps, Duration: orZero(c.Duration), SDE: c.Mode == "sde", TorchEBM: c.Compat == "torchebm", vp: c.Interpolant.Kind == "vp",
 	}
 	if f.TorchEBM {
 		f.Path = interpolants.TorchEBM(path)
@@ -176,4 +188,11 @@ func (c Config) NewFlow() (Flow, error) {
 		}
 	}
 	return f, nil
+}
+
+func orZero(v *float64) float64 {
+	if v == nil {
+		return 0
+	}
+	return *v
 }

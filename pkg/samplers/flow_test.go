@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	. "github.com/gomlx/gomlx/pkg/core/graph"
@@ -223,4 +224,30 @@ func TestFlowContract(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Under f(x) = x the flow is dx/dτ = −x, for as long as the section says.
+func TestDurationOfANegatedVelocity(t *testing.T) {
+	b := testutil.Backend(t, backend.Go)
+	for _, duration := range []float64{0.5, 3} {
+		trace := run(t, b, samplers.RunOptions{Sampler: samplers.Config{Kind: "flow", NegateVelocity: ptr(true), Duration: &duration, Integrator: "rk4", Steps: 60},
+			Network: timeless{}, Chains: 2, Start: []float32{1, -2}, Diagnostics: true})
+		for i, start := range []float64{1, -2} {
+			if want := start * math.Exp(-duration); math.Abs(trace.X[i]-want) > 1e-5 {
+				t.Errorf("duration %g: %g from %g, want %g", duration, trace.X[i], start, want)
+			}
+		}
+		if last := trace.T[len(trace.T)-1]; math.Abs(last-duration) > 1e-9 {
+			t.Errorf("duration %g: the last time is %g", duration, last)
+		}
+	}
+	for _, c := range []samplers.Config{
+		{Kind: "flow", Duration: ptr(2.0)},
+		{Kind: "flow", NegateVelocity: ptr(true), Duration: ptr(-1.0)},
+		{Kind: "flow", NegateVelocity: ptr(true), Duration: ptr(1.0), SampleEps: ptr(0.1)},
+	} {
+		if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "duration: ") {
+			t.Errorf("%+v: %v, want a fault of duration", c, err)
+		}
+	}
 }

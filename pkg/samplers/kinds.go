@@ -81,6 +81,7 @@ func Kinds() []Kind {
 				follows("integrator", "any scheme; with mode: sde one of "+strings.Join(integrators.SDENames(), ", "), "dopri5, with mode: sde euler_maruyama"),
 				follows("sample_eps", "distance to keep from the ends of [0, 1] where the field's prediction has no limit there", "0.001, for velocities 0"),
 				option("negate_velocity", "the velocity is −f(x, 0): a field trained by equilibrium matching", false),
+				follows("duration", "with negate_velocity, ode: how long to follow the field, which does not know the time; data are near after about 1/ct_multiplier, and much later only the field's zeros are left", "1"),
 				option("reverse", "from data to noise (ode)", false),
 				follows("atol", "adaptive integrators: error a step allowed whatever the state", "1e-6"),
 				follows("rtol", "adaptive integrators: error a step allowed as a part of the state", "1e-3"),

@@ -41,7 +41,7 @@ type RunOptions struct {
 	Seed   uint64  // the same seed gives the same bits on one backend
 	Double bool    // compute in float64
 
-	// BlockGradients is the most gradients unrolled into one program, 0 for 50: fewer compile faster, more spare calls. Another
+	// BlockGradients is the most gradients unrolled into one program, 0 for 10: fewer compile faster, more spare calls. Another
 	// number draws other random numbers, as do other values of Burn, Thin, Trajectory and Diagnostics.
 	BlockGradients int
 }
@@ -193,7 +193,7 @@ func Run(ctx context.Context, b *backend.Backend, o RunOptions) (*Trace, error) 
 		o.StartStd = 1
 	}
 	if o.BlockGradients == 0 {
-		o.BlockGradients = 50 // XLA's compile time grows faster than their number
+		o.BlockGradients = 10 // XLA fuses unrolled steps of an analytic energy into one kernel, whose compile time grows with their square
 	}
 	t := &Trace{Chains: o.Chains, Dim: o.Network.Dim(), AcceptRate: math.NaN(), double: o.Double}
 	run := o.chains
