@@ -65,7 +65,7 @@ experiment is two moons and a perceptron 128-128, with ten steps of Langevin dyn
 			if err != nil {
 				return usageError{err}
 			}
-			parts, err := local.Build(cfg, nil)
+			parts, err := local.Build(cfg, nil, nil)
 			if err != nil {
 				return err
 			}

@@ -64,9 +64,12 @@ be right. Exits with 2 if there is one. Files of data are not opened.`,
 		if c.Train.Epochs > 0 {
 			length = fmt.Sprintf("%d epochs", c.Train.Epochs)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "ok: %s: %s with %s on %s, %s, %d chains on %d %s, %s of batch %d, backend %s\n",
-			c.Name, c.Model.Kind, c.Loss.Kind, c.Data.Dataset, c.Sampler.Kind, c.Tempering.Chains, c.Tempering.Rungs,
-			plural(c.Tempering.Rungs, "rung"), length, c.Train.Batch, c.Backend.Kind)
+		chains := ""
+		if c.Tempering.Rungs > 0 {
+			chains = fmt.Sprintf(", %d chains on %d %s", c.Tempering.Chains, c.Tempering.Rungs, plural(c.Tempering.Rungs, "rung"))
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "ok: %s: %s with %s on %s, %s%s, %s of batch %d, backend %s\n",
+			c.Name, c.Model.Kind, c.Loss.Kind, c.Data.Dataset, c.Sampler.Kind, chains, length, c.Train.Batch, c.Backend.Kind)
 		return nil
 	}
 	return cmd

@@ -104,7 +104,9 @@ func evaluationTable(w io.Writer, ev *local.Evaluation) error {
 		row("mode weights, TV", ev.ModeTV, "%.4f", "total variation")
 	}
 	if ev.ClassifierTest != nil {
-		row("Fréchet distance", ev.Frechet, "%.4g", fmt.Sprintf("%.3g between two parts of the data; classifier's features", *ev.FrechetNull))
+		if ev.Frechet != nil {
+			row("Fréchet distance", ev.Frechet, "%.4g", fmt.Sprintf("%.3g between two parts of the data; classifier's features", *ev.FrechetNull))
+		}
 		row("class shares, TV", ev.ClassTV, "%.4f", "total variation, by a classifier")
 		row("samples show their label", ev.LabelAccuracy, "%.4f", fmt.Sprintf("by that classifier, right on %.1f %% of the test rows", 100**ev.ClassifierTest))
 	}

@@ -35,7 +35,7 @@ Descents and annealed chains go somewhere and end there: every sample is then th
 	f.StringVar(&out, "out", "", "npz file (default samples.npz; in the run's folder with --run)")
 	f.IntVar(&s.Burn, "burn", s.Burn, "scans before the first state counts")
 	f.IntVar(&s.Gap, "gap", s.Gap, "scans between two states of a chain")
-	f.Uint64Var(&s.Seed, "seed", 1, "seed, with --energy")
+	f.Uint64Var(&s.Seed, "seed", 1, "seed; with --run the experiment's unless it is given")
 	f.IntVar(&s.Thin, "thin", 0, "chain steps between two states of a chain, in place of --gap, with --energy and one rung")
 	f.BoolVar(&s.Trajectory, "trajectory", false, "write trajectory [chains, kept, dim] and trajectory_energy too, with --energy and one rung")
 	f.IntVar(&s.Chains, "chains", s.Chains, "chains, or ladders, side by side, with --energy")
@@ -58,7 +58,7 @@ Descents and annealed chains go somewhere and end there: every sample is then th
 			return usageErrorf("--burn: %d, want 0 or more", s.Burn)
 		}
 		if dir != "" {
-			for _, name := range append([]string{"seed", "thin", "trajectory", "chains", "rungs", "path", "beta-min", "reference-std"}, energyFlagNames...) {
+			for _, name := range append([]string{"thin", "trajectory", "chains", "rungs", "path", "beta-min", "reference-std"}, energyFlagNames...) {
 				if f.Changed(name) {
 					return usageErrorf("--%s: goes with --energy; a run has its own sampler, see its experiment.yaml", name)
 				}
@@ -66,14 +66,17 @@ Descents and annealed chains go somewhere and end there: every sample is then th
 			if out == "" {
 				out = dir + "/samples.npz"
 			}
-			var flow local.FlowOptions
+			o := local.DrawOptions{Samples: s.Samples, Burn: s.Burn, Gap: s.Gap}
+			if f.Changed("seed") {
+				o.Seed = s.Seed
+			}
 			if f.Changed("label") {
-				flow.Label = &label
+				o.Label = &label
 			}
 			if f.Changed("guidance") {
-				flow.Guidance = &guidance
+				o.Guidance = &guidance
 			}
-			return sampleRun(cmd, dir, out, s, flow, b)
+			return sampleRun(cmd, dir, out, o, b)
 		}
 		for _, name := range []string{"label", "guidance", "params"} {
 			if f.Changed(name) {
@@ -88,7 +91,7 @@ Descents and annealed chains go somewhere and end there: every sample is then th
 	return cmd
 }
 
-func sampleRun(cmd *cobra.Command, dir, out string, s local.SampleOptions, flow local.FlowOptions, b backendFlags) (err error) {
+func sampleRun(cmd *cobra.Command, dir, out string, o local.DrawOptions, b backendFlags) (err error) {
 	run, err := openRun(cmd, dir, b)
 	if err != nil {
 		return err
@@ -98,12 +101,17 @@ func sampleRun(cmd *cobra.Command, dir, out string, s local.SampleOptions, flow 
 			err = closing
 		}
 	}()
-	x, err := run.Samples(cmd.Context(), s.Samples, s.Burn, s.Gap, flow)
+	for _, name := range []string{"burn", "gap"} {
+		if cmd.Flags().Changed(name) && run.Parts.Config.Sampler.IsFlow() {
+			return usageErrorf("--%s: goes with chains, and %s is sampled by a flow", name, dir)
+		}
+	}
+	x, err := run.Samples(cmd.Context(), o)
 	if err != nil {
 		return err
 	}
 	if err := run.WriteSamples(out, x); err != nil {
 		return err
 	}
-	return printf(cmd.OutOrStdout(), "%d samples of %s → %s\n", s.Samples, run.Parts.Config.Name, out)
+	return printf(cmd.OutOrStdout(), "%d samples of %s → %s\n", o.Samples, run.Parts.Config.Name, out)
 }

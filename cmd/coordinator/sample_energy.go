@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -92,7 +93,7 @@ func (e *energyFlags) sample(cmd *cobra.Command, out string, s local.SampleOptio
 	if kind == "" {
 		kind = backend.Auto
 	}
-	cfg := backend.Config{Kind: kind, Threads: 2}
+	cfg := backend.Config{Kind: kind, Threads: backend.DefaultConfig().Threads}
 	if err := cfg.Validate(); err != nil {
 		return usageErrorf("--backend: %w", err)
 	}
@@ -126,7 +127,7 @@ func (e *energyFlags) sample(cmd *cobra.Command, out string, s local.SampleOptio
 		return fmt.Sprintf("%.4f", v[i])
 	}
 	for i := range min(energy.Dim(), 10) {
-		t.AppendRow(table.Row{i, fmt.Sprintf("%.4f", got.Mean[i]), fmt.Sprintf("%.4f", got.StdErr[i]), known(facts.Mean, i), fmt.Sprintf("%.4f", got.Variance[i]), known(facts.Variance, i)})
+		t.AppendRow(table.Row{i, fmt.Sprintf("%.4f", got.Mean[i]), stdErr(got.StdErr[i]), known(facts.Mean, i), fmt.Sprintf("%.4f", got.Variance[i]), known(facts.Variance, i)})
 	}
 	t.Render()
 	var lines []string
@@ -165,4 +166,12 @@ func (e *energyFlags) write(dim int, out string, got *local.EnergySamples) (file
 		return []string{out}, nil
 	}
 	return []string{out, e.diagnostics}, local.WriteArrays(e.diagnostics, diagnostics)
+}
+
+// stdErr is a standard error, and a dash for one that is unknown.
+func stdErr(v float64) string {
+	if math.IsNaN(v) {
+		return "–"
+	}
+	return fmt.Sprintf("%.4f", v)
 }

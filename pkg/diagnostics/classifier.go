@@ -135,10 +135,10 @@ func (c *Classifier) Predict(rows []float64) ([]int, error) {
 // Accuracy is the share of rows [n, dim] whose most probable class is their label.
 func (c *Classifier) Accuracy(rows []float64, labels []int) (float64, error) {
 	predicted, err := c.Predict(rows)
-	if err == nil {
-		err = checkLabels(labels, len(predicted), c.classes)
-	}
 	if err != nil {
+		return 0, err
+	}
+	if err := checkLabels(labels, len(predicted), c.classes); err != nil {
 		return 0, fmt.Errorf("diagnostics: classifier: %w", err)
 	}
 	return share(predicted, labels), nil

@@ -167,4 +167,7 @@ func TestClassifierErrors(t *testing.T) {
 	if _, err := c.Accuracy(rows, []int{0}); err == nil {
 		t.Error("Accuracy takes one label for two rows")
 	}
+	if _, err := c.Accuracy(rows[:3], []int{0}); err == nil || strings.Count(err.Error(), "classifier") != 1 {
+		t.Errorf("Accuracy of part of a row: %v, want an error that names the classifier once", err)
+	}
 }

@@ -172,16 +172,13 @@ func (t *Trainer) Restore(cut *checkpoint.Cut) error {
 	return t.setSteps(t.step)
 }
 
-// Params are the parameters by name, those averaged over the steps where the optimizer keeps them.
+// Params are the parameters of Theta by name.
 func (t *Trainer) Params() ([]checkpoint.Tensor, error) {
-	st, err := t.shard.State()
+	theta, err := t.Theta()
 	if err != nil {
 		return nil, err
 	}
-	if st.EMA != nil {
-		return named(t.cfg.Spec.Network, st.EMA), nil
-	}
-	return named(t.cfg.Spec.Network, st.Theta), nil
+	return named(t.cfg.Spec.Network, theta), nil
 }
 
 func vector[T checkpoint.Element](name string, v []T) checkpoint.Tensor {

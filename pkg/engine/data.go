@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -25,9 +26,11 @@ type DataConfig struct {
 	Loss      losses.Loss
 	Optimizer OptimizerConfig
 	Batch     int
+	// Temperature divides what Energies gives: the loss's energy has the law exp(−E/Temperature). 0 is 1.
+	Temperature float64
 
 	// Rows writes the batch of a step, [batch·dim], and the labels of its rows, which is nil unless Classes > 0. It must be a
-	// function of the step alone, and it is called from another goroutine than the trainer's.
+	// function of the step alone, and it is called from several goroutines at once.
 	Rows func(step int, x []float32, labels []int32)
 	// Classes is the number of labels that the field is trained with; 0 trains it without.
 	Classes int
@@ -35,7 +38,8 @@ type DataConfig struct {
 	LabelDropout float64
 	// DataNoise is the standard deviation of Gaussian noise on the rows.
 	DataNoise float64
-	// Coupling pairs the noise rows of a step with its data rows; nil pairs them as they come.
+	// Coupling pairs the noise rows of a step with its data rows; nil pairs them as they come. It is called from several
+	// goroutines at once.
 	Coupling couplings.Coupling
 	// WithinClasses couples rows of one label only.
 	WithinClasses bool
@@ -44,7 +48,7 @@ type DataConfig struct {
 	Shard uint32 // part of every key
 }
 
-// DataTrainer trains a network by a loss over rows of data. Batches are drawn and coupled on the host, one step ahead
+// DataTrainer trains a network by a loss over rows of data. Batches are drawn and coupled on the host, a few steps ahead
 // and beside the device's work; since all randomness is counter-based, that changes no bit.
 type DataTrainer struct {
 	cfg     DataConfig
@@ -64,7 +68,7 @@ type DataTrainer struct {
 	energies  *energyProgram
 
 	step  int
-	ahead chan prepared // the batch of the step, being prepared; nil where nobody has begun
+	ahead []chan prepared // the batches of this step and those after it that are being prepared
 	cores *cores
 }
 
@@ -102,7 +106,7 @@ func shows(f models.Field) bool {
 	return ok
 }
 
-// Close frees the device memory and waits for the batch under preparation.
+// Close frees the device memory and waits for the batches under preparation.
 func (t *DataTrainer) Close() {
 	t.forget()
 	t.cores.release()
@@ -166,12 +170,23 @@ func (t *DataTrainer) load(st State) error {
 // prepared is the host's part of a step.
 type prepared struct {
 	step    int
-	x       []float32
+	rows    []float32 // as they came
+	x       []float32 // in the order of the coupling
 	labels  []int32
 	source  []float32
 	weights []float32
 	starts  []float32 // of the chains
 	err     error
+}
+
+// prepared is prepare, with a panic of the caller's functions as an error: nobody else would catch it.
+func (t *DataTrainer) prepared(step int) (p prepared) {
+	defer func() {
+		if r := recover(); r != nil {
+			p.err = fmt.Errorf("engine: step %d: batch: %v", step+1, r)
+		}
+	}()
+	return t.prepare(step)
 }
 
 // prepare makes the batch of a step.
@@ -188,6 +203,7 @@ func (t *DataTrainer) prepare(step int) prepared {
 			p.x[i] += float32(t.cfg.DataNoise * z.Normal())
 		}
 	}
+	p.rows = p.x
 	if t.needs.Source {
 		z := rng.New(t.cfg.Seed, rng.Source, uint64(step), t.cfg.Shard)
 		p.source = make([]float32, n*dim)
@@ -216,7 +232,7 @@ func (t *DataTrainer) prepare(step int) prepared {
 			}
 		}
 		take(p.source, c.FromSource)
-		take(p.x, c.Rows-c.FromSource)
+		take(p.rows, c.Rows-c.FromSource)
 	}
 	return p
 }
@@ -242,9 +258,12 @@ func (t *DataTrainer) pair(p *prepared) error {
 	if err != nil {
 		return fmt.Errorf("engine: step %d: %w", p.step+1, err)
 	}
-	if pairing.Data != nil {
+	switch {
+	case pairing.Data != nil && p.labels != nil:
+		return fmt.Errorf("engine: step %d: coupling: it has rows of its own, whose labels nobody knows: want another for a conditional field", p.step+1)
+	case pairing.Data != nil:
 		p.x = to32(pairing.Data)
-	} else {
+	default:
 		p.x = couplings.Take(p.x, dim, pairing.Index)
 		if p.labels != nil {
 			p.labels = couplings.Take(p.labels, 1, pairing.Index)
@@ -256,30 +275,37 @@ func (t *DataTrainer) pair(p *prepared) error {
 	return nil
 }
 
-// next hands out the batch of the step and begins with that of the next one.
+// lookAhead is how many batches are prepared beside the step at work: an optimal coupling can take longer than the
+// device's part, and then needs whatever cores there are.
+func lookAhead() int { return min(4, runtime.GOMAXPROCS(0)) }
+
+// next hands out the batch of the step and begins with those of the steps after it.
 func (t *DataTrainer) next() prepared {
-	var p prepared
-	if t.ahead != nil {
-		p = <-t.ahead
-	} else {
-		p = t.prepare(t.step)
+	for len(t.ahead) <= lookAhead() {
+		ready, step := make(chan prepared, 1), t.step+len(t.ahead)
+		t.ahead = append(t.ahead, ready)
+		go func() { ready <- t.prepared(step) }()
 	}
-	ahead, step := make(chan prepared, 1), t.step+1
-	t.ahead = ahead
-	go func() { ahead <- t.prepare(step) }()
+	p := <-t.ahead[0]
+	t.ahead = slices.Delete(t.ahead, 0, 1)
 	return p
 }
 
-// forget waits for the batch under preparation and drops it.
+// forget waits for the batches under preparation and drops them.
 func (t *DataTrainer) forget() {
-	if t.ahead != nil {
-		<-t.ahead
-		t.ahead = nil
+	for _, ready := range t.ahead {
+		<-ready
 	}
+	t.ahead = nil
 }
 
 // TrainStep makes one optimizer step: batch → chains, where the loss has some → loss → gradient → clip → optimizer.
-func (t *DataTrainer) TrainStep() (Report, error) {
+func (t *DataTrainer) TrainStep() (report Report, err error) {
+	defer func() {
+		if err != nil { // the step's batch is spent
+			t.forget()
+		}
+	}()
 	if t.theta == nil {
 		return Report{}, ErrNotStarted
 	}
@@ -306,7 +332,7 @@ func (t *DataTrainer) TrainStep() (Report, error) {
 	}
 	t.cores.observe(time.Since(start))
 	t.step++
-	report := Report{Step: t.step, Loss: float64(packed[0]), GradNorm: float64(packed[1]), Rate: rate}
+	report = Report{Step: t.step, Loss: float64(packed[0]), GradNorm: float64(packed[1]), Rate: rate}
 	for i, name := range t.partNames {
 		report.Parts = append(report.Parts, Score{name, float64(packed[2+i])})
 	}

@@ -25,7 +25,7 @@ func (t *DataTrainer) batchInputs() []backend.Input {
 	if t.needs.Source {
 		in = append(in, backend.Input{Name: "source", Shape: shapes.Make(f32, n, dim)})
 		if t.cfg.Coupling != nil {
-			in = append(in, backend.Input{Name: "weights", Shape: shapes.Make(f32, n)})
+			in = append(in, backend.Input{Name: "uncoupled", Shape: shapes.Make(f32, n, dim)}, backend.Input{Name: "weights", Shape: shapes.Make(f32, n)})
 		}
 	}
 	if len(t.needs.Scalars) > 0 {
@@ -54,7 +54,7 @@ func (t *DataTrainer) batchTensors(p prepared, negatives *tensors.Tensor) []*ten
 					weights[i] = 1
 				}
 			}
-			in = append(in, tensors.FromFlatDataAndDimensions(weights, n))
+			in = append(in, tensors.FromFlatDataAndDimensions(p.rows, n, dim), tensors.FromFlatDataAndDimensions(weights, n))
 		}
 	}
 	if scalars := t.needs.Scalars; len(scalars) > 0 {
@@ -83,7 +83,7 @@ func (t *DataTrainer) batch(r *reader) losses.Batch {
 	if t.needs.Source {
 		b.Source = r.next()
 		if t.cfg.Coupling != nil {
-			b.Weights = r.next()
+			b.Data, b.Weights = r.next(), r.next()
 		}
 	}
 	if n := len(t.needs.Scalars); n > 0 {
@@ -305,14 +305,19 @@ func (t *DataTrainer) compileChains(n int) (*backend.Program, error) {
 	})
 }
 
-// Energies evaluates E at points x [n·dim], in float32, with the averaged parameters where the optimizer keeps them.
+// Energies evaluates E over the temperature of the loss at points x [n·dim], in float32, with the averaged parameters where
+// the optimizer keeps them: minus the log of the density that the loss teaches, up to a constant.
 func (t *DataTrainer) Energies(x []float32) ([]float64, error) {
 	if t.energy == nil {
 		return nil, ErrNoEnergy
 	}
 	if t.energies == nil {
 		t.energies = newEnergyProgram(t.backend, t.cfg.Network.Dim(), t.params, func(theta, x *Node) *Node {
-			return withBase(models.At(t.energy, models.Unpack(t.cfg.Network, theta)), t.cfg.Base)(x)
+			energy := withBase(models.At(t.energy, models.Unpack(t.cfg.Network, theta)), t.cfg.Base)(x)
+			if t.cfg.Temperature > 0 {
+				energy = DivScalar(energy, t.cfg.Temperature)
+			}
+			return energy
 		})
 	}
 	if t.ema != nil {

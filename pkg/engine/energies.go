@@ -11,8 +11,8 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 )
 
-// energyChunk is the number of points of one call of an energyProgram.
-const energyChunk = 4096
+// energyChunk is the number of points of one call of an energyProgram: few of large states.
+func energyChunk(dim int) int { return max(64, min(4096, 1<<18/dim)) }
 
 // energyProgram evaluates an energy at any number of points, in chunks of one shape.
 type energyProgram struct {
@@ -37,8 +37,9 @@ func (e *energyProgram) run(theta *tensors.Tensor, x []float32) ([]float64, erro
 	if len(x)%e.dim != 0 {
 		return nil, fmt.Errorf("engine: energies: %d numbers, want a multiple of the dimension %d", len(x), e.dim)
 	}
+	size := energyChunk(e.dim)
 	if e.program == nil {
-		in := []backend.Input{{Name: "theta", Shape: shapes.Make(f32, e.params)}, {Name: "x", Shape: shapes.Make(f32, energyChunk, e.dim)}}
+		in := []backend.Input{{Name: "theta", Shape: shapes.Make(f32, e.params)}, {Name: "x", Shape: shapes.Make(f32, size, e.dim)}}
 		p, err := backend.Compile(e.backend, "energies", in, func(nodes []*Node) []*Node {
 			return []*Node{e.build(nodes[0], nodes[1])}
 		})
@@ -48,10 +49,10 @@ func (e *energyProgram) run(theta *tensors.Tensor, x []float32) ([]float64, erro
 		e.program = p
 	}
 	out := make([]float64, 0, len(x)/e.dim)
-	for at := 0; at < len(x); at += energyChunk * e.dim {
-		chunk := make([]float32, energyChunk*e.dim)
+	for at := 0; at < len(x); at += size * e.dim {
+		chunk := make([]float32, size*e.dim)
 		n := copy(chunk, x[at:]) / e.dim
-		in := tensors.FromFlatDataAndDimensions(chunk, energyChunk, e.dim)
+		in := tensors.FromFlatDataAndDimensions(chunk, size, e.dim)
 		res, err := e.program.Run(theta, in)
 		backend.Release(in)
 		if err != nil {

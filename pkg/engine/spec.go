@@ -56,11 +56,17 @@ func (s Spec) validate() error {
 	if s.Rungs < 1 || s.Chains < 1 || s.Batch < 0 || s.Pool < s.Chains {
 		errs = append(errs, fmt.Errorf("rungs %d, chains %d, batch %d, pool %d: want rungs, chains ≥ 1, batch ≥ 0, pool ≥ chains", s.Rungs, s.Chains, s.Batch, s.Pool))
 	}
+	if m := len(s.Sampler.Mass); m > 1 && s.Network != nil && m != s.Network.Dim() {
+		errs = append(errs, fmt.Errorf("sampler.mass: %d numbers, want 1 or %d, the dimension", m, s.Network.Dim()))
+	}
 	if s.FromData && (s.Rungs != 1 || s.Pool != s.Chains) {
 		errs = append(errs, fmt.Errorf("chains from the data: rungs %d, pool %d, want 1 rung and no pool", s.Rungs, s.Pool))
 	}
 	return errors.Join(errs...)
 }
+
+// firstColumn is the number of the shard's first column in the experiment, where all shards are of one size.
+func (s Spec) firstColumn() int { return int(s.Shard) * s.Pool }
 
 func (s Spec) dim() int  { return s.Network.Dim() }
 func (s Spec) rows() int { return s.Rungs * s.Chains }

@@ -74,7 +74,7 @@ func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
 		return nil, fmt.Errorf("engine: ladder of %d rungs, want %d", cfg.Ladder.NumRungs(), sp.Rungs)
 	}
 	if sp.Rungs > 1 {
-		t.ensemble, err = tempering.NewEnsemble(tempering.Settings{Ladder: cfg.Ladder, Columns: sp.Pool, Seed: sp.Seed, Fresh: sp.Reference != nil})
+		t.ensemble, err = tempering.NewEnsemble(tempering.Settings{Ladder: cfg.Ladder, Columns: sp.Pool, Offset: uint32(sp.firstColumn()), Seed: sp.Seed, Fresh: sp.Reference != nil})
 		if err != nil {
 			return nil, err
 		}
@@ -183,17 +183,13 @@ func (t *Trainer) warmUp() error {
 
 // TrainStep makes one optimizer step and the scans that follow it.
 func (t *Trainer) TrainStep() (Report, error) {
-	sp := t.cfg.Spec
+	if t.perm == nil {
+		return Report{}, ErrNotStarted
+	}
 	if err := t.setSteps(t.step); err != nil {
 		return Report{}, err
 	}
-	t.cfg.Positives(t.step, t.positives)
-	if sigma := sp.Loss.DataNoise; sigma > 0 {
-		z := rng.New(sp.Seed, rng.DataNoise, uint64(t.step), sp.Shard)
-		for i := range t.positives {
-			t.positives[i] += float32(sigma * z.Normal())
-		}
-	}
+	t.batch(t.step, t.positives)
 	draw, next := t.draw(nil, t.step+1)
 	rate := t.rate.At(t.step)
 	r, err := t.shard.Train(t.scan, t.step, rate, t.positives, draw)
@@ -220,6 +216,18 @@ func (t *Trainer) TrainStep() (Report, error) {
 		report.NonFinite += r.NonFinite
 	}
 	return report, nil
+}
+
+// batch writes the positives of a step, with their noise.
+func (t *Trainer) batch(step int, into []float32) {
+	sp := t.cfg.Spec
+	t.cfg.Positives(step, into)
+	if sigma := sp.Loss.DataNoise; sigma > 0 {
+		z := rng.New(sp.Seed, rng.DataNoise, uint64(step), sp.Shard)
+		for i := range into {
+			into[i] += float32(sigma * z.Normal())
+		}
+	}
 }
 
 // finite checks the scalars of a step, first those that the others are made of.
@@ -287,7 +295,7 @@ func (t *Trainer) sweep(r Result, plan buffer.Plan, commit bool) error {
 func (t *Trainer) draw(given *buffer.Plan, step int) (Draw, buffer.Plan) {
 	sp := t.cfg.Spec
 	if sp.FromData {
-		t.cfg.Positives(step, t.starts[:sp.Batch*sp.dim()])
+		t.batch(step, t.starts[:sp.Batch*sp.dim()])
 		return Draw{Starts: t.starts}, buffer.Plan{}
 	}
 	d := Draw{Perm: t.perm}
@@ -326,7 +334,7 @@ func (t *Trainer) draw(given *buffer.Plan, step int) (Draw, buffer.Plan) {
 				d.Keep[rung*b+j] = 0
 			}
 		case next.Jitter != nil && next.Jitter[j]:
-			z := rng.New(sp.Seed, rng.Refill, t.scan, uint32(j))
+			z := rng.New(sp.Seed, rng.Refill, t.scan, uint32(sp.firstColumn()+j))
 			for i := range dim { // TorchEBM has one rung
 				d.Add[j*dim+i] = float32(jitter * z.Normal())
 			}
@@ -370,7 +378,7 @@ func (t *Trainer) fillColumns(purpose rng.Purpose, at uint64, rows []float32, m 
 		if marked != nil && !marked[j] {
 			continue
 		}
-		z := rng.New(sp.Seed, purpose, at, uint32(j))
+		z := rng.New(sp.Seed, purpose, at, uint32(sp.firstColumn()+j))
 		for k := range sp.Rungs {
 			row := rows[(k*m+j)*dim : (k*m+j+1)*dim]
 			if t.cfg.Buffer.Init == "data" {
@@ -428,6 +436,9 @@ func (t *Trainer) Energies(x []float32) ([]float64, error) { return t.shard.Ener
 
 // Theta copies the parameters to the host, those averaged over the steps where the optimizer keeps them.
 func (t *Trainer) Theta() ([]float32, error) {
+	if t.shard.theta == nil {
+		return nil, ErrNotStarted
+	}
 	if t.shard.ema != nil {
 		return backend.Read[float32](t.shard.ema)
 	}

@@ -81,7 +81,7 @@ func TestDefaults(t *testing.T) {
 			"loss.energy_penalty": 1e-3, "buffer": buffer.Config{Size: 10_000, Reinit: 0.05, Init: "normal", Warmup: 100}}},
 		{"plain CD", "loss: {kind: contrastive_divergence}\n", map[string]any{"tempering.rungs": 1, "buffer": buffer.Config{}}},
 		{"AdamW decays", "optimizer: {kind: adamw}\n", map[string]any{"optimizer.weight_decay": 0.01}},
-		{"zeros that were chosen stay", "loss: {energy_penalty: 0}\noptimizer: {clip_norm: 0}\ntrain: {steps: 3, cut_every: 0, frames: 0}\nsampler: {kind: langevin, noise_scale: 0}\n", map[string]any{
+		{"zeros that were chosen stay", "loss: {kind: persistent_cd, energy_penalty: 0}\noptimizer: {clip_norm: 0}\ntrain: {steps: 3, cut_every: 0, frames: 0}\nsampler: {kind: langevin, noise_scale: 0}\n", map[string]any{
 			"loss.energy_penalty": 0.0, "optimizer.clip_norm": 0.0, "train.cut_every": 0.0, "train.frames": 0, "sampler.noise_scale": schedules.Constant(0)}},
 		{"a section without keys", "buffer:\n# size: 12\noptimizer: {}\n", map[string]any{"buffer.size": 128, "optimizer.kind": "adam"}},
 		{"short form", "backend: go\n", map[string]any{"backend": backend.Config{Kind: "go", Threads: 2}}},
@@ -124,7 +124,7 @@ func lookup(t *testing.T, c *Config, path string) any {
 }
 
 func TestOverrides(t *testing.T) {
-	const yaml = "data: {dataset: two_moons}\ntrain: {steps: 100}\noptimizer:\n  lr: {kind: cosine, start: 1, end: 0.5}\nsampler: {steps: 9, kind: langevin}\nbackend: go\n"
+	const yaml = "data: {dataset: two_moons}\ntrain: {steps: 100}\noptimizer:\n  lr: {kind: cosine, start: 1, end: 0.5}\nsampler: {steps: 9, kind: langevin}\ntempering: {rungs: 1}\nbackend: go\n"
 	for _, tc := range []struct {
 		name string
 		sets []string
@@ -164,7 +164,7 @@ var variants = []string{
 	"data: {dataset: two_moons}\ntrain: {steps: 100}\nseed: 18446744073709551615\nname: '2026'\n",
 	"data: {dataset: pinwheel, seed: 0, spiral_scale: -1.5e-7}\ntrain: {epochs: 3}\nloss: {kind: contrastive_divergence}\n",
 	"data: {dataset: npz, path: \"my data/x #1: é.npz\", array: 'yes', standardise: true}\ntrain: {steps: 1}\nbackend: {kind: xla:cpu, threads: 7}\n",
-	"data: {dataset: circle}\ntrain: {epochs: 9}\nsampler: {kind: langevin, clamp: [-1, 1e300], noise_scale: {kind: temperature, epsilon_max: 1, sqrt: false}}\n" +
+	"data: {dataset: circle}\ntrain: {epochs: 9}\ntempering: {rungs: 1}\nsampler: {kind: langevin, clamp: [-1, 1e300], noise_scale: {kind: temperature, epsilon_max: 1, sqrt: false}}\n" +
 		"optimizer: {kind: sgd, momentum: 0.9, lr: {kind: warmup, warmup_steps: 5, main: {kind: multistep, start: 1, milestones: [3, 9]}}}\n",
 	"data: {dataset: circle}\ntrain: {steps: 5}\nmodel: {kind: gaussian, mean: [0, 1], cov: [[1, 0], [0, 2.5]]}\nloss: {kind: persistent_cd, compat: torchebm}\n",
 	"data: {dataset: grid}\ntrain: {epochs: 9}\noptimizer: {kind: adamw, lr: {kind: hold_cosine, start: 5e-3, end: 5e-5}}\nmodel: {init: normal, zero_last: true}\n",
@@ -388,18 +388,16 @@ func TestSchema(t *testing.T) {
 }
 
 func TestExamplesAreValid(t *testing.T) {
-	files, err := filepath.Glob(filepath.Join(testutil.Root(), "examples", "*.yaml"))
-	if err != nil || len(files) < 4 {
-		t.Fatalf("%d examples, %v", len(files), err)
-	}
+	files := testutil.Examples(t)
 	schema := compiledSchema(t)
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
+	for _, name := range files {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(testutil.Root(), "examples", name+".yaml")
 			c, err := Load(file, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := strings.TrimSuffix(filepath.Base(file), ".yaml"); c.Name != want {
+			if want := strings.ReplaceAll(name, "/", "-"); c.Name != want {
 				t.Errorf("name %s, want %s", c.Name, want)
 			}
 			if path := c.DataPath(); path != "" {

@@ -119,7 +119,7 @@ func TestFaults(t *testing.T) {
 		{"a small buffer", minimal + "buffer: {size: 100}\n", nil, []string{"f.yaml:3:10: buffer.size: 100, want at least tempering.chains = 128"}},
 		{"no reference to start from", minimal + "loss: {kind: persistent_cd}\nbuffer: {init: reference}\n", nil, []string{
 			"f.yaml:4:10: buffer.init: reference needs a Gaussian to draw from, want tempering.path: linear with several rungs, model.base: gaussian, or init: normal"}},
-		{"compat of another loss", minimal + "loss: {compat: torchebm}\n", nil, []string{`f.yaml:3:8: loss.compat: torchebm needs kind: persistent_cd, equilibrium_matching, or score_matching with hessian_method: hutchinson, not "parallel_tempering_cd"`}},
+		{"compat of another loss", minimal + "loss: {compat: torchebm}\n", nil, []string{`f.yaml:3:8: loss.compat: torchebm without effect here, want kind: persistent_cd, score_matching with hessian_method: hutchinson, or equilibrium_matching with prediction: score or noise and time_invariant: true`}},
 
 		{"an energy for a transport", minimal + "model: {kind: mlp}\nloss: {kind: flow_matching}\n", nil, []string{
 			"f.yaml:3:9: model.kind: mlp is an energy, and loss.kind: flow_matching learns a vector field: want one of transformer, time_mlp, field_mlp, with energy: none"}},
@@ -139,6 +139,17 @@ func TestFaults(t *testing.T) {
 			"f.yaml:4:11: sampler.interpolant: not the path of loss.interpolant, on which the field is trained: want the same, or leave it out"}},
 		{"labels for a model without", minimal + "loss: {kind: flow_matching, label_dropout: 0.1}\n", nil, []string{
 			"f.yaml:3:29: loss.label_dropout: 0.1, want a conditional model (model.num_classes), or 0"}},
+
+		{"zero for a default", minimal + "sampler: {kind: hmc, leapfrog_steps: 0}\n", nil, []string{"f.yaml:3:22: sampler.leapfrog_steps: 0, want at least 1"}},
+		{"nothing for a word", minimal + "loss: {kind: flow_matching}\nsampler: {mode: \"\"}\n", nil, []string{"f.yaml:4:11: sampler.mode: empty, want a word, or leave the key out for its default"}},
+		{"a key that sgd does not read", minimal + "optimizer: {kind: sgd, beta1: 0.5}\n", nil, []string{"f.yaml:3:24: optimizer.beta1: not read by optimizer.kind: sgd, want adam or adamw, or no such key"}},
+		{"a key of the other path", minimal + "tempering: {beta_min: 0.2}\n", nil, []string{"f.yaml:3:13: tempering.beta_min: not read on the linear path, whose hottest rung is the reference: want path: power, or no beta_min"}},
+		{"a temperature on a ladder", minimal + "sampler: {kind: langevin, noise_scale: 0.5}\n", nil, []string{"f.yaml:3:27: sampler.noise_scale: on a ladder β is the temperature, want 1, or tempering.rungs: 1"}},
+		{"no law for a ladder", minimal + "sampler: {kind: annealed_langevin}\n", nil, []string{"f.yaml:3:11: sampler.kind: annealed_langevin has no law to temper, want tempering.rungs: 1, or mala, hmc or langevin"}},
+		{"a velocity for a gradient", minimal + "loss: {kind: flow_matching}\nsampler: {kind: langevin}\n", nil, []string{
+			"f.yaml:4:11: sampler.kind: langevin follows the gradient of an energy, and what loss.kind: flow_matching teaches is none: want flow"}},
+		{"a label that nobody has", minimal + "model: {kind: time_mlp, num_classes: 2}\nloss: {kind: flow_matching}\nsampler: {label: 7}\n", nil, []string{
+			"f.yaml:5:11: sampler.label: 7, want 0 to 1"}},
 
 		{"duplicate keys", minimal + "sampler:\n  steps: 3\n  kind: mala\n  steps: 4\nsampler: {}\n", nil, []string{
 			"f.yaml:6:3: a second `steps`, the first is on line 4",

@@ -60,6 +60,9 @@ func (w *writer) config(c *Config) error {
 			if omitted(f.Type().Field(subIndex[sub]), value) {
 				continue
 			}
+			if _, idle := c.idle(join(key, sub)); idle {
+				continue // it is refused where somebody sets it
+			}
 			if err := w.line("  ", join(key, sub), sub, value); err != nil {
 				return err
 			}

@@ -83,7 +83,8 @@ func (c *Config) Resolve() {
 	}
 	fillSection(c, "model", &c.Model, c.Model.WithDefaults())
 
-	fill(c, "sampler.kind", &c.Sampler.Kind, pick(c.Model.IsField(), "flow", "mala"))
+	// The energy of equilibrium matching has its minima at the data, and no law.
+	fill(c, "sampler.kind", &c.Sampler.Kind, pick(c.Model.IsField(), "flow", pick(c.Loss.Kind == "equilibrium_matching", "gradient_descent", "mala")))
 	if c.Sampler.IsFlow() {
 		// A field is read as it was learnt.
 		if c.Loss.Interpolant.Kind != "" {
@@ -92,8 +93,9 @@ func (c *Config) Resolve() {
 		if c.Loss.Prediction != "" {
 			fill(c, "sampler.prediction", &c.Sampler.Prediction, c.Loss.Prediction)
 		}
-		if c.negated() {
+		if negated, timed := c.negated(); negated {
 			fill(c, "sampler.negate_velocity", &c.Sampler.NegateVelocity, new(true))
+			fill(c, "sampler.time_invariant", &c.Sampler.TimeInvariant, new(!timed))
 		}
 	}
 	fillSection(c, "sampler", &c.Sampler, c.Sampler.WithDefaults())
@@ -155,10 +157,22 @@ func (c *Config) tempered() bool { return c.Tempering.Rungs > 1 }
 // hasBuffer says whether the loss keeps chains in a replay buffer.
 func (c *Config) hasBuffer() bool { return c.Loss.Chains() && c.Loss.Kind != plainCD }
 
-// negated says whether the field that the loss teaches points from data to noise, without knowing the time.
-func (c *Config) negated() bool {
+// negated says whether the field that the loss teaches points from data to noise, and whether it is shown the time.
+func (c *Config) negated() (is, timed bool) {
 	l := c.Loss
-	return l.Kind == "equilibrium_matching" && l.Prediction == "velocity" || l.NegateVelocity != nil && *l.NegateVelocity
+	switch {
+	case l.Kind == "equilibrium_matching" && l.Prediction == "velocity":
+		return true, l.TimeInvariant != nil && !*l.TimeInvariant
+	case l.NegateVelocity != nil && *l.NegateVelocity:
+		return true, true
+	}
+	return false, false
+}
+
+// gradient says whether the field that the loss teaches stands for the gradient of an energy.
+func (c *Config) gradient() bool {
+	is, timed := c.negated()
+	return is && !timed
 }
 
 // unused says whether the experiment has no use for a whole section, and why.
@@ -170,6 +184,19 @@ func (c *Config) unused(section string) (why string, is bool) {
 		return "not used by loss.kind: " + c.Loss.Kind + ", which keeps no chains; want no buffer, or loss.kind: " + temperedCD, true
 	case section == "tempering" && c.Model.IsField():
 		return "not used by a vector field, which has no energy to temper; want no tempering, or model.energy: dot", true
+	}
+	return "", false
+}
+
+// idle says whether the experiment does not read a key of a section that it has a use for, and why.
+func (c *Config) idle(path string) (why string, is bool) {
+	switch path {
+	case "optimizer.beta1", "optimizer.beta2", "optimizer.epsilon":
+		return "not read by optimizer.kind: sgd, want adam or adamw, or no such key", c.Optimizer.Kind == "sgd"
+	case "tempering.beta_min":
+		return "not read on the linear path, whose hottest rung is the reference: want path: power, or no beta_min", c.Tempering.Path == "linear"
+	case "evaluate.scans":
+		return "not read by sampler.kind: " + c.Sampler.Kind + ", which makes a sample by a run of its own: want no scans", c.Sampler.IsFlow() || c.Sampler.Settles()
 	}
 	return "", false
 }

@@ -3,9 +3,11 @@ package experiment
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/kelvin-ebm/kelvin/pkg/interpolants"
@@ -44,6 +46,7 @@ func (c *Config) Validate() error {
 		errs = append(errs, c.validateLadder()...)
 	}
 	errs = append(errs, c.validateBuffer()...)
+	errs = append(errs, c.validateSet()...)
 	errs = append(errs, c.validateUnused("buffer", c.Buffer)...)
 	errs = append(errs, c.validateUnused("tempering", c.Tempering)...)
 	errs = append(errs, under("optimizer", c.Optimizer.Validate())...)
@@ -114,6 +117,37 @@ func (c *Config) validateUnused(section string, config any) (errs []error) {
 	return errs
 }
 
+// validateSet checks what only the file or a flag can say: keys that are not read, and empty values, which a section would
+// take for keys that were left out.
+func (c *Config) validateSet() (errs []error) {
+	v := reflect.ValueOf(*c)
+	for _, path := range slices.Sorted(maps.Keys(c.origins)) {
+		if why, idle := c.idle(path); idle {
+			errs = append(errs, fmt.Errorf("%s: %s", path, why))
+		}
+		section, key, ok := cutSection(path)
+		if !ok || section != "model" && section != "loss" && section != "sampler" {
+			continue
+		}
+		_, at := fields(v.Type())
+		part := v.Field(at[section])
+		_, inside := fields(part.Type())
+		i, known := inside[key]
+		if !known || !part.Field(i).IsZero() {
+			continue
+		}
+		switch part.Field(i).Kind() {
+		case reflect.String:
+			errs = append(errs, fmt.Errorf("%s: empty, want a word, or leave the key out for its default", path))
+		case reflect.Int:
+			if key == "leapfrog_steps" || key == "solver_steps" || key == "levels" || key == "blocks" {
+				errs = append(errs, fmt.Errorf("%s: 0, want at least 1", path))
+			}
+		}
+	}
+	return errs
+}
+
 // validateFit checks loss, model and sampler against each other.
 func (c *Config) validateFit() (errs []error) {
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -146,8 +180,16 @@ func (c *Config) validateFit() (errs []error) {
 		fault("sampler.kind: flow draws from a vector field, and model.kind: %s is an energy: want mala, hmc or langevin", c.Model.Kind)
 	case field && s.Adjusted():
 		fault("sampler.kind: %s needs an energy for its test, and model.kind: %s is a vector field: want flow, or model.energy: dot", s.Kind, c.Model.Kind)
+	case field && !s.IsFlow() && !c.gradient():
+		fault("sampler.kind: %s follows the gradient of an energy, and what loss.kind: %s teaches is none: want flow", s.Kind, c.Loss.Kind)
 	case c.Loss.Chains() && s.Deterministic() && !s.IsFlow():
 		fault("sampler.kind: %s finds minima, and loss.kind: %s needs samples: want mala, hmc or langevin", s.Kind, c.Loss.Kind)
+	case c.Tempering.Rungs > 1 && s.Settles():
+		fault("sampler.kind: %s has no law to temper, want tempering.rungs: 1, or mala, hmc or langevin", s.Kind)
+	case c.Tempering.Rungs > 1 && s.NoiseScale.Kind != "" && !s.NoiseScale.IsConstant(1):
+		fault("sampler.noise_scale: on a ladder β is the temperature, want 1, or tempering.rungs: 1")
+	case s.Label != nil && conditional && *s.Label >= *c.Model.NumClasses:
+		fault("sampler.label: %d, want 0 to %d", *s.Label, *c.Model.NumClasses-1)
 	case (s.Label != nil || s.GuidanceScale != nil) && !conditional:
 		fault("sampler.label: needs a conditional model (model.num_classes); want no label and no guidance_scale")
 	case s.IsFlow() && c.Loss.Interpolant.Kind != "" && !samePath(s.Interpolant, c.Loss.Interpolant):

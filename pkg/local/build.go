@@ -9,6 +9,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/losses"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
@@ -25,14 +26,20 @@ type Parts struct {
 	Ladder     *tempering.Ladder // nil for a field
 	Steps      int               // training steps in all
 
+	// NoLaw says that the loss teaches an energy whose exp(−E) is no density of the data.
+	NoLaw bool
+
 	batches datasets.Batcher
 	chains  engine.TrainerConfig // of an energy: how it is trained, where its loss compares with chains, and how it is sampled
 	data    engine.DataConfig    // of a loss over data alone
 }
 
-// Build loads the data and makes the model, the reference and the ladder. network replaces the model section's; nil for
-// that of the section. Nothing is written.
-func Build(cfg *experiment.Config, network models.Network) (*Parts, error) {
+// Build loads the data and makes the model, the reference and the ladder. network and loss replace those of the sections;
+// nil for what the sections say. Nothing is written.
+func Build(cfg *experiment.Config, network models.Network, loss losses.Loss) (*Parts, error) {
+	if loss != nil && cfg.Loss.Chains() {
+		return nil, fmt.Errorf("loss.kind: %s keeps chains, and the given loss is one over data: want the section of such a one, as kind: score_matching", cfg.Loss.Kind)
+	}
 	data, test, err := datasets.Load(cfg.Data, cfg.Seed, cfg.Dir)
 	if err != nil {
 		return nil, err
@@ -43,13 +50,13 @@ func Build(cfg *experiment.Config, network models.Network) (*Parts, error) {
 	if err := p.buildNetwork(network); err != nil {
 		return nil, err
 	}
-	if energy, ok := p.Network.(models.Energy); ok {
-		if err := p.buildChains(energy); err != nil {
+	if !cfg.Loss.Chains() {
+		if err := p.buildData(loss); err != nil {
 			return nil, err
 		}
 	}
-	if !cfg.Loss.Chains() {
-		if err := p.buildData(); err != nil {
+	if energy, ok := p.Network.(models.Energy); ok {
+		if err := p.buildChains(energy); err != nil {
 			return nil, err
 		}
 	}
@@ -109,14 +116,26 @@ func (p *Parts) buildChains(energy models.Energy) error {
 	if cfg.Tempering.Rungs > 1 && cfg.Tempering.Path == "linear" {
 		p.Reference = &q
 	}
+	p.data.Base = p.Base
+	base := p.Base
+	if tau := p.data.Temperature; tau > 0 && tau != 1 {
+		// What is sampled is the law that the loss teaches.
+		if base != nil {
+			energy, base = models.WithBase(energy, *base), nil
+		}
+		energy = models.AtTemperature(energy, tau)
+	}
 	if p.Ladder, err = tempering.NewLadder(cfg.Tempering); err != nil {
 		return err
+	}
+	if m := len(cfg.Sampler.Mass); m > 1 && m != p.Data.Dim {
+		return fmt.Errorf("sampler.mass: %d numbers, want 1 or %d, the dimension", m, p.Data.Dim)
 	}
 	fromData := cfg.Loss.Kind == "contrastive_divergence"
 	pool := max(cfg.Tempering.Chains, cfg.Buffer.Size)
 	p.chains = engine.TrainerConfig{
 		Spec: engine.Spec{
-			Network: energy, Base: p.Base, Reference: p.Reference,
+			Network: energy, Base: base, Reference: p.Reference,
 			Rungs: cfg.Tempering.Rungs, Chains: cfg.Tempering.Chains, Pool: pool, Batch: cfg.Train.Batch,
 			FromData: fromData, Mix: !fromData && cfg.Buffer.Reinit > 0,
 			Loss: cfg.Loss, Sampler: cfg.Sampler, Optimizer: cfg.Optimizer, Seed: cfg.Seed,
@@ -128,22 +147,26 @@ func (p *Parts) buildChains(energy models.Energy) error {
 }
 
 // buildData says how a loss over data alone is minimised.
-func (p *Parts) buildData() error {
+func (p *Parts) buildData(loss losses.Loss) (err error) {
 	cfg := p.Config
-	loss, err := cfg.Loss.Build()
-	if err != nil {
-		return err
+	if loss == nil {
+		if loss, err = cfg.Loss.Build(); err != nil {
+			return err
+		}
 	}
 	p.data = engine.DataConfig{
-		Network: p.Network, Base: p.Base, Loss: loss, Optimizer: cfg.Optimizer, Batch: cfg.Train.Batch,
+		Network: p.Network, Loss: loss, Optimizer: cfg.Optimizer, Batch: cfg.Train.Batch,
 		Rows: p.rows, Classes: p.Classes, LabelDropout: cfg.Loss.LabelDropout, DataNoise: cfg.Loss.DataNoise, Seed: cfg.Seed,
+	}
+	if t, ok := loss.(losses.Tempered); ok {
+		tau, law := t.Temperature()
+		p.data.Temperature, p.NoLaw = tau, !law
 	}
 	if cfg.Loss.Paired() && cfg.Loss.Coupling.Kind != "independent" {
 		if p.data.Coupling, err = cfg.Loss.Coupling.Build(); err != nil {
 			return fmt.Errorf("loss.coupling: %w", err)
 		}
-		within := cfg.Loss.Coupling.WithinClasses
-		p.data.WithinClasses = within != nil && *within
+		p.data.WithinClasses = cfg.Loss.Coupling.Classwise()
 	}
 	return nil
 }

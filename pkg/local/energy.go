@@ -65,11 +65,6 @@ func (o SampleOptions) tempering() tempering.Config {
 	return t
 }
 
-// settles says whether a chain goes somewhere and ends there, so that every sample needs one of its own.
-func (o SampleOptions) settles() bool {
-	return o.Sampler.Deterministic() || o.Sampler.Kind == "annealed_langevin"
-}
-
 // Validate reports every fault, each by its key.
 func (o SampleOptions) Validate() error {
 	var errs []error
@@ -80,8 +75,11 @@ func (o SampleOptions) Validate() error {
 		errs = append(errs, errors.New("kind: flow follows a field from noise to data, and this is an energy: want another kind, or --run of a model that is a field"))
 	}
 	if o.Rungs > 1 {
-		if o.settles() {
+		if o.Sampler.Settles() {
 			errs = append(errs, fmt.Errorf("kind: %s has no law to temper, want --rungs 1", o.Sampler.Kind))
+		}
+		if hot := o.Sampler.NoiseScale; hot.Kind != "" && !hot.IsConstant(1) {
+			errs = append(errs, errors.New("noise_scale: β is the temperature on a ladder, want 1, or --rungs 1"))
 		}
 		if o.Thin > 0 || o.Trajectory || o.Diagnostics {
 			errs = append(errs, errors.New("thin, trajectory and diagnostics are of chains without swaps: want --rungs 1"))
@@ -95,7 +93,7 @@ type EnergySamples struct {
 	X              []float32 // [samples, dim]
 	Energy         []float64 // [samples]
 	Mean, Variance []float64 // by coordinate
-	StdErr         []float64 // of the mean, from the means of the chains, which are independent
+	StdErr         []float64 // of the mean, from the means of the chains, which are independent; NaN with one chain
 	Accept         []float64 // explorer acceptance a rung; nil for a sampler that takes every step
 	SwapAccept     []float64 // a pair of rungs
 	Restarts       uint64
@@ -127,6 +125,9 @@ func SampleEnergy(ctx context.Context, b *backend.Backend, e models.Energy, opts
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
+	if models.IsCoupled(e) && (opts.Sampler.Adjusted() || opts.Rungs > 1) {
+		return nil, errors.New("the energy couples the chains, so that they cannot be accepted or swapped one by one: want --sampler langevin or a descent, and --rungs 1")
+	}
 	draw := opts.chains
 	if opts.Rungs > 1 {
 		draw = opts.tempered
@@ -135,16 +136,11 @@ func SampleEnergy(ctx context.Context, b *backend.Backend, e models.Energy, opts
 	if err != nil {
 		return nil, err
 	}
-	out.Explorer = opts.Sampler.Kind
-	if !opts.Sampler.Adjusted() {
-		out.Explorer += " (biased)"
+	if out.Explorer = explorer(opts.Sampler); !opts.Sampler.Adjusted() {
 		out.Accept = nil
 	}
-	if opts.Sampler.Deterministic() {
-		out.Explorer = opts.Sampler.Kind + " (an optimiser)"
-	}
 	chains := opts.Chains
-	if opts.settles() {
+	if opts.Sampler.Settles() {
 		chains = opts.Samples
 	}
 	out.moments(e.Dim(), chains)
@@ -155,7 +151,7 @@ func SampleEnergy(ctx context.Context, b *backend.Backend, e models.Energy, opts
 func (o SampleOptions) chains(ctx context.Context, b *backend.Backend, e models.Energy) (*EnergySamples, error) {
 	run := samplers.RunOptions{Sampler: o.Sampler, Network: e, Chains: o.Chains, StartStd: o.ReferenceStd, Thin: o.Thin,
 		Trajectory: true, Diagnostics: o.Diagnostics, Seed: o.Seed}
-	if o.settles() {
+	if o.Sampler.Settles() {
 		run.Chains = o.Samples
 		if run.Thin == 0 {
 			run.Thin = o.Sampler.Steps
@@ -176,7 +172,7 @@ func (o SampleOptions) chains(ctx context.Context, b *backend.Backend, e models.
 	}
 	out := &EnergySamples{Trace: trace, Rejected: trace.NonFinite, Accept: []float64{trace.AcceptRate}}
 	first := 0
-	if o.settles() {
+	if o.Sampler.Settles() {
 		first = trace.Kept - 1 // what came before was on the way
 	}
 	for k := first; k < trace.Kept; k++ { // row i belongs to chain i mod chains
@@ -248,6 +244,7 @@ func (s *EnergySamples) moments(dim, chains int) {
 			d := means[c]/counts[c] - s.Mean[j]
 			spread += d * d
 		}
+		s.StdErr[j] = math.NaN()
 		if chains > 1 {
 			s.StdErr[j] = math.Sqrt(spread / float64(chains-1) / float64(chains))
 		}

@@ -10,8 +10,6 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/diagnostics"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
-	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
-	"github.com/kelvin-ebm/kelvin/pkg/samplers"
 )
 
 // Evaluation holds a trained model against the data that it was not trained on. A pointer is nil where the figure does
@@ -68,12 +66,12 @@ func energies(t engine.Learner) diagnostics.Energies {
 
 // Sampler is a trainer of the same model whose weights, made by so many training steps, stand still, with chains started
 // afresh. Schedules of the sampler are read at that step.
-func (p *Parts) Sampler(b *backend.Backend, theta []float32, steps int) (*engine.Trainer, error) {
+func (p *Parts) Sampler(b *backend.Backend, theta []float32, steps int, seed uint64) (*engine.Trainer, error) {
 	cfg := p.chains
 	sp := &cfg.Spec
 	sp.Pool, sp.Mix, sp.FromData, sp.Batch = sp.Chains, false, false, 0
 	sp.Optimizer.EMA = 0
-	sp.Seed = rng.Uint64(sp.Seed, rng.Sample, 0, 0, 0) // apart from every draw of the training
+	sp.Seed = seed
 	cfg.StepsBefore = steps
 	cfg.Scans, cfg.Buffer.Warmup, cfg.Buffer.Reinit = 1, 0, 0
 	if cfg.Buffer.Init == "" || cfg.Buffer.Init == "data" {
@@ -139,16 +137,6 @@ func Draw(ctx context.Context, t *engine.Trainer, n, burn, gap int) (samples []f
 	return samples, accept, nil
 }
 
-// firstNonFinite is a *sampleError for the first row that is not finite.
-func firstNonFinite(samples []float32, dim int) error {
-	for i, v := range samples {
-		if f := float64(v); math.IsNaN(f) || math.IsInf(f, 0) {
-			return &sampleError{i / dim, v}
-		}
-	}
-	return nil
-}
-
 // Evaluate samples the model and compares it with the test rows.
 func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, l engine.Learner) (*Evaluation, error) {
 	cfg := p.Config
@@ -186,49 +174,16 @@ func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, l engine.Learn
 }
 
 // sample draws the samples of an evaluation, and notes how the drawing went.
-func (p *Parts) sample(ctx context.Context, b *backend.Backend, theta []float32, step int, ev *Evaluation) (err error) {
+func (p *Parts) sample(ctx context.Context, b *backend.Backend, theta []float32, step int, ev *Evaluation) error {
 	e := p.Config.Evaluate
-	if p.field() != nil {
-		ev.samples, err = p.follow(ctx, b, theta, e.Samples, FlowOptions{})
-		if err != nil {
-			ev.samples = nil
-		}
-		return err
+	s, err := p.draw(ctx, b, theta, step, DrawOptions{Samples: e.Samples, Burn: e.Scans, Gap: max(1, e.Scans/10)})
+	if s != nil {
+		ev.ExplorerAccept, ev.SwapAccept, ev.Restarts = s.Accept, s.SwapAccept, s.Restarts
 	}
-	s, err := p.Sampler(b, theta, step)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	x, accept, err := Draw(ctx, s, e.Samples, e.Scans, max(1, e.Scans/10))
-	ev.ExplorerAccept, ev.SwapAccept, ev.Restarts = accept, acceptance(s.Stats()), s.Stats().Restarts
-	if x != nil {
-		ev.samples = &Samples{X: x}
+	if err == nil {
+		ev.samples = s
 	}
 	return err
-}
-
-// explorer names a sampler, with what a reader of its numbers has to know.
-func explorer(s samplers.Config) string {
-	switch {
-	case s.Kind == "langevin" || s.Kind == "annealed_langevin":
-		return s.Kind + " (biased)"
-	case s.Kind == "gradient_descent" || s.Kind == "nesterov":
-		return s.Kind + " (finds minima)"
-	case s.IsFlow():
-		return fmt.Sprintf("flow (%s, %s)", s.Mode, s.Integrator)
-	}
-	return s.Kind
-}
-
-// sampleError is a sample that is not finite.
-type sampleError struct {
-	row   int
-	value float32
-}
-
-func (e *sampleError) Error() string {
-	return fmt.Sprintf("sample %d of the target rung is %v: no samples; lower sampler.step_size, or sampler.kind: mala", e.row, e.value)
 }
 
 func (p *Parts) likelihood(ev *Evaluation, t engine.Learner) error {
@@ -240,6 +195,10 @@ func (p *Parts) likelihood(ev *Evaluation, t engine.Learner) error {
 	}
 	if p.field() != nil {
 		ev.NLLNote = "a vector field has no density of its own"
+		return nil
+	}
+	if p.NoLaw {
+		ev.NLLNote = "loss.kind: " + p.Config.Loss.Kind + " teaches an energy that is no log density"
 		return nil
 	}
 	integrate := diagnostics.NLL2D

@@ -42,29 +42,75 @@ func (p *Parts) LandscapeFigure(t engine.Learner) (*plots.Figure, error) {
 	return plots.Landscape(density, plots.LandscapeOptions{Title: title, Subtitle: subtitle + ", with training data", Quantity: plots.Density, Points: firstPoints(p.Data.Rows, 2)})
 }
 
-// SamplesFigure sets model samples against the data: side by side in two dimensions, as images where a row is one.
-func (p *Parts) SamplesFigure(samples []float64, step int) (*plots.Figure, error) {
+// SamplesFigure sets model samples against the data: side by side in two dimensions, as images where a row is one. Samples
+// of a conditional model stand in a row for each label. Colours are shown as grey.
+func (p *Parts) SamplesFigure(samples *Samples, step int) (*plots.Figure, error) {
 	title, subtitle := p.title("samples", step)
-	if !p.hasPicture() {
+	x := to64(samples.X)
+	if p.inPlane() && p.Test.N() > 0 {
+		return plots.SamplesAgainstData(firstPoints(p.Test.Rows, 2), firstPoints(x, 2), plots.SamplesOptions{Title: title, Subtitle: subtitle + ", held-out data on the left"})
+	}
+	channels, height, width, ok := p.Data.Image()
+	if !ok || p.Test.N() == 0 {
 		return nil, fmt.Errorf("samples: no picture of %d held-out rows of shape %v, want some of 2 numbers or an image", p.Test.N(), p.Data.Shape)
 	}
-	switch shape := p.Data.Shape; {
-	case p.Data.Dim == 2 && len(shape) == 1:
-		return plots.SamplesAgainstData(firstPoints(p.Test.Rows, 2), firstPoints(samples, 2), plots.SamplesOptions{Title: title, Subtitle: subtitle + ", held-out data on the left"})
-	case len(shape) == 2:
-		raw := p.Data.Raw // pictures are in the file's numbers, whatever scaling the model saw
-		lo, hi := bounds(raw(p.Data.Rows))
-		count := min(64, len(samples)/p.Data.Dim, p.Test.N()) * p.Data.Dim
-		return plots.SampleSheet(plots.SheetOptions{Title: title, Subtitle: subtitle, Height: shape[0], Width: shape[1], Lo: lo, Hi: hi},
-			plots.Sheet{Name: "held-out data", Images: raw(p.Test.Rows[:count])}, plots.Sheet{Name: "model", Images: raw(samples[:count])})
-	default:
-		return nil, fmt.Errorf("samples: no picture of rows of shape %v, want 2 numbers or an image", shape)
+	// Pictures are in the file's numbers, whatever scaling the model saw.
+	grey := func(rows []float64) []float64 {
+		return meanOfChannels(p.Data.Raw(rows), channels, height*width)
 	}
+	lo, hi := bounds(grey(p.Data.Rows))
+	o := plots.SheetOptions{Title: title, Subtitle: subtitle, Height: height, Width: width, Lo: lo, Hi: hi}
+	count := min(64, len(x)/p.Data.Dim, p.Test.N()) * p.Data.Dim
+	data, model := p.Test.Rows[:count], x[:count]
+	if samples.Labels != nil {
+		const columns = 16
+		o.Columns, o.Rows, o.Subtitle = columns, p.Classes, subtitle+", a label a row"
+		data = byLabel(p.Test.Rows, p.Data.Dim, p.Test.Labels, p.Classes, columns)
+		model = byLabel(x, p.Data.Dim, samples.Labels, p.Classes, columns)
+	}
+	return plots.SampleSheet(o, plots.Sheet{Name: "held-out data", Images: grey(data)}, plots.Sheet{Name: "model", Images: grey(model)})
 }
+
+// byLabel takes the first rows of every label, as many of each as there are of the rarest, at most n.
+func byLabel[L int | int32](rows []float64, dim int, labels []L, classes, n int) []float64 {
+	of := make([][]int, classes)
+	for i, y := range labels {
+		if int(y) < classes {
+			of[y] = append(of[y], i)
+		}
+	}
+	of = slices.DeleteFunc(of, func(rows []int) bool { return len(rows) == 0 }) // one label for all
+	for _, members := range of {
+		n = min(n, len(members))
+	}
+	var out []float64
+	for _, members := range of {
+		for _, i := range members[:n] {
+			out = append(out, rows[i*dim:(i+1)*dim]...)
+		}
+	}
+	return out
+}
+
+// meanOfChannels makes images [n, channels·size] grey, [n, size].
+func meanOfChannels(images []float64, channels, size int) []float64 {
+	if channels == 1 {
+		return images
+	}
+	out := make([]float64, len(images)/channels)
+	for i, v := range images {
+		out[i/(channels*size)*size+i%size] += v / float64(channels)
+	}
+	return out
+}
+
+// inPlane says whether rows are points of the plane.
+func (p *Parts) inPlane() bool { return p.Data.Dim == 2 && len(p.Data.Shape) == 1 }
 
 // hasPicture says whether SamplesFigure can draw the data.
 func (p *Parts) hasPicture() bool {
-	return p.Test.N() > 0 && (p.Data.Dim == 2 && len(p.Data.Shape) == 1 || len(p.Data.Shape) == 2)
+	_, _, _, image := p.Data.Image()
+	return p.Test.N() > 0 && (p.inPlane() || image)
 }
 
 func firstPoints(rows []float64, dim int) []float64 { // rows of toy sets come in order: take them evenly
@@ -153,7 +199,7 @@ func Figures(dir string, info runlog.RunInfo, p *Parts, t engine.Learner, ev *Ev
 		}
 	}
 	if p.hasPicture() && ev.samples != nil {
-		fig, err := p.SamplesFigure(to64(ev.samples.X), t.Step())
+		fig, err := p.SamplesFigure(ev.samples, t.Step())
 		if err := add("samples.png", "Held-out data and samples of the model.", true, fig, err); err != nil {
 			return err
 		}

@@ -33,7 +33,7 @@ func oneStep(path string) error {
 	if err != nil {
 		return err
 	}
-	p, err := Build(cfg, nil)
+	p, err := Build(cfg, nil, nil)
 	if err != nil {
 		return err
 	}

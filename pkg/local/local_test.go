@@ -353,7 +353,7 @@ func TestNonFiniteLossNamesStepPlaceAndLastCut(t *testing.T) {
 // started is a trainer of the small experiment on the pure-Go backend before its first step.
 func started(t *testing.T, sets ...string) (*Parts, *engine.Trainer) {
 	t.Helper()
-	p, err := Build(parse(t, backend.Go, small, sets...), nil)
+	p, err := Build(parse(t, backend.Go, small, sets...), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -442,16 +442,27 @@ func TestFailedStartLeavesOtherRunsAlone(t *testing.T) {
 
 // Every example trains, at a small size.
 func TestExamplesTrain(t *testing.T) {
-	for _, name := range []string{"two-moons", "article", "eight-gaussians", "digits"} {
+	for _, name := range testutil.Examples(t) {
 		t.Run(name, func(t *testing.T) {
-			sets := []string{"backend=xla:cpu", "train={steps: 3, batch: 32, frames: 1}", "tempering.chains=32", "evaluate={samples: 40, scans: 2, projections: 4}"}
-			if name != "digits" {
+			file := filepath.Join(testutil.Root(), "examples", name+".yaml")
+			whole, err := experiment.Load(file, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sets := []string{"backend=xla:cpu", "train={steps: 3, batch: 32, frames: 1}", "evaluate={samples: 40, projections: 4}"}
+			if whole.Data.Path == "" {
 				sets = append(sets, "data.test_samples=300")
+			}
+			if !whole.Model.IsField() {
+				sets = append(sets, "tempering.chains=32", "evaluate.scans=2")
+			}
+			if whole.Model.Kind == "transformer" { // it takes long to compile
+				sets = append(sets, "model.depth=1", "sampler.integrator=heun", "sampler.steps=5")
 			}
 			if name == "article" { // its buffer of 10,000 at 100 steps would take as long as all the others
 				sets = append(sets, "buffer={size: 256, warmup: 10, reinit: 0.05}")
 			}
-			cfg, err := experiment.Load(filepath.Join(testutil.Root(), "examples", name+".yaml"), sets)
+			cfg, err := experiment.Load(file, sets)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/atomicfile"
+	"github.com/kelvin-ebm/kelvin/pkg/losses"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/plots"
 )
@@ -29,6 +30,7 @@ type OpenOptions struct {
 	Kind    string // in place of the experiment's backend; "" keeps it
 	Backend backend.Options
 	Params  string         // safetensors file with weights in place of the run's; "" keeps them
+	Loss    losses.Loss    // the same of Options.Loss
 	Network models.Network // that the run was trained with, where Options.Network was set
 }
 
@@ -41,7 +43,7 @@ func OpenRun(ctx context.Context, dir string, opts OpenOptions) (*Run, error) {
 	if opts.Kind != "" {
 		cfg.Backend.Kind = opts.Kind
 	}
-	parts, err := Build(cfg, opts.Network)
+	parts, err := Build(cfg, opts.Network, opts.Loss)
 	if err != nil {
 		return nil, err
 	}
@@ -81,23 +83,13 @@ func (r *Run) Evaluate(ctx context.Context) (*Evaluation, error) {
 	return r.Parts.Evaluate(ctx, r.Backend, r.Trainer)
 }
 
-// Samples draws n states of the run's model. An energy is explored: burn scans, then every gap-th scan counts. A field is
-// followed from noise; rows of a conditional one take the labels in turn, or all that of opts.
-func (r *Run) Samples(ctx context.Context, n, burn, gap int, opts FlowOptions) (*Samples, error) {
+// Samples draws states of the run's model.
+func (r *Run) Samples(ctx context.Context, o DrawOptions) (*Samples, error) {
 	theta, err := r.Trainer.Theta()
 	if err != nil {
 		return nil, err
 	}
-	if r.Parts.field() != nil {
-		return r.Parts.follow(ctx, r.Backend, theta, n, opts)
-	}
-	s, err := r.Parts.Sampler(r.Backend, theta, r.Trainer.Step())
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
-	x, _, err := Draw(ctx, s, n, burn, gap)
-	return &Samples{X: x}, err
+	return r.Parts.draw(ctx, r.Backend, theta, r.Trainer.Step(), o)
 }
 
 // WriteSamples writes samples to an npz file: x [n, dim], energy [n] under the run's model where it has one, and labels [n]
@@ -121,12 +113,6 @@ func (p *Parts) writeSamples(path string, s *Samples, l engine.Learner) error {
 	return WriteArrays(path, arrays)
 }
 
-// WriteNPZ writes states [n·dim] as x [n, dim] and their energies as energy [n].
-func WriteNPZ(path string, dim int, samples []float32, energy []float64) error {
-	n := len(energy)
-	return WriteArrays(path, []datasets.Array{{Name: "x", Shape: []int{n, dim}, Data: samples}, {Name: "energy", Shape: []int{n}, Data: energy}})
-}
-
 // WriteArrays writes an npz file whole or not at all.
 func WriteArrays(path string, arrays []datasets.Array) error {
 	return atomicfile.Write(path, 0o644, func(w io.Writer) error { return datasets.WriteNPZ(w, arrays) })
@@ -139,11 +125,11 @@ func (r *Run) Figure(ctx context.Context, kind string) (*plots.Figure, error) {
 		return r.Parts.LandscapeFigure(r.Trainer)
 	case "samples":
 		e := r.Parts.Config.Evaluate
-		s, err := r.Samples(ctx, min(e.Samples, shownPoints), e.Scans, max(1, e.Scans/10), FlowOptions{})
+		s, err := r.Samples(ctx, DrawOptions{Samples: min(e.Samples, shownPoints), Burn: e.Scans, Gap: max(1, e.Scans/10)})
 		if err != nil {
 			return nil, err
 		}
-		return r.Parts.SamplesFigure(to64(s.X), r.Trainer.Step())
+		return r.Parts.SamplesFigure(s, r.Trainer.Step())
 	}
 	return nil, fmt.Errorf("figure %q, want landscape or samples", kind)
 }

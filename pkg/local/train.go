@@ -28,6 +28,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/experiment"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/atomicfile"
+	"github.com/kelvin-ebm/kelvin/pkg/losses"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/runlog"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
@@ -46,6 +47,8 @@ type Options struct {
 
 	// Network is an energy or a field of the caller's own, trained in place of the model section's.
 	Network models.Network
+	// Loss is a loss of the caller's own, minimised in place of the loss section's, which must be one over data alone.
+	Loss losses.Loss
 
 	// Params is a safetensors file with the first weights, under the names of the network's parameters; "" draws them.
 	Params string
@@ -65,6 +68,10 @@ type Summary struct {
 // ErrInterrupted is returned by Train when its context was cancelled and the run's state was saved.
 var ErrInterrupted = errors.New("interrupted")
 
+// errNoSlope is returned for a training that would go nowhere.
+var errNoSlope = errors.New("step 1: the gradient of the loss is exactly 0, and no weight would ever move: want weights that do not begin at such a point " +
+	"(--params), and under loss.energy_type: l2, whose field must not start at 0, energy_type: dot or model.energy: l2")
+
 // run is one training under way.
 type run struct {
 	opts    Options
@@ -83,7 +90,7 @@ type run struct {
 // Train trains an experiment from its start or from its last cut, and leaves everything in the run's folder. Nothing is
 // written before the experiment, its data and the folder were found good.
 func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *Summary, err error) {
-	parts, err := Build(cfg, opts.Network)
+	parts, err := Build(cfg, opts.Network, opts.Loss)
 	if err != nil {
 		return nil, err
 	}
@@ -304,6 +311,9 @@ func (r *run) loop(ctx context.Context) error {
 		report, err := r.trainer.TrainStep()
 		if err != nil {
 			return r.withLastCut(err)
+		}
+		if report.Step == 1 && report.GradNorm == 0 && !r.parts.Config.Loss.Chains() { // chains may be where the data are
+			return errNoSlope
 		}
 		window.add(report)
 		if r.opts.afterStep != nil {

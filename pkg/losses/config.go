@@ -18,7 +18,7 @@ import (
 type Config struct {
 	Kind string `yaml:"kind"` // one of KindNames
 	// EnergyPenalty weighs mean f(x⁺)² + mean f(x⁻)², which keeps energies near zero; the second term where a loss has
-	// negatives.
+	// negatives. What that is for a field is said at Penalties.
 	EnergyPenalty float64 `yaml:"energy_penalty"`
 	// GradientPenalty weighs mean ‖∇E(x⁺)‖².
 	GradientPenalty float64 `yaml:"gradient_penalty,omitempty"`
@@ -34,14 +34,14 @@ type Config struct {
 	NProbes         *int   `yaml:"n_probes,omitempty"`         // score_matching with hutchinson
 	ProbeType       string `yaml:"probe_type,omitempty"`       // score_matching with hutchinson: rademacher or gaussian
 	NProjections    *int   `yaml:"n_projections,omitempty"`    // sliced_score_matching
-	ProjectionType  string `yaml:"projection_type,omitempty"`  // sliced_score_matching: one of Projections
+	ProjectionType  string `yaml:"projection_type,omitempty"`  // sliced_score_matching: one of Words("projection_type")
 	VarianceReduced *bool  `yaml:"variance_reduced,omitempty"` // sliced_score_matching
 
 	Sigma     schedules.Config `yaml:"sigma,omitempty"`     // denoising_score_matching, energy_matching
 	SigmaMin  *float64         `yaml:"sigma_min,omitempty"` // denoising_score_matching at many noise levels
 	SigmaMax  *float64         `yaml:"sigma_max,omitempty"`
 	Levels    *int             `yaml:"levels,omitempty"`
-	Weighting string           `yaml:"weighting,omitempty"` // denoising_score_matching: one of Weightings
+	Weighting string           `yaml:"weighting,omitempty"` // denoising_score_matching: one of Words("weighting")
 
 	Interpolant interpolants.Config `yaml:"interpolant,omitempty"` // the losses that follow a path from noise to data
 	Coupling    couplings.Config    `yaml:"coupling,omitempty"`
@@ -253,13 +253,21 @@ func (c Config) check(f *faults, kind Kind) {
 		f.under("coupling", c.Coupling.Validate())
 	}
 	if torch && !c.differs() {
-		f.add("compat", "torchebm needs kind: persistent_cd, equilibrium_matching, or score_matching with hessian_method: hutchinson, not %q", c.Kind)
+		f.add("compat", "torchebm without effect here, want kind: persistent_cd, score_matching with hessian_method: hutchinson, or equilibrium_matching with prediction: score or noise and time_invariant: true")
 	}
 }
 
-// differs says whether TorchEBM 0.8.9 does something of its own under this section.
+// differs says whether TorchEBM 0.8.9 does something of its own under this section, which has its defaults.
 func (c Config) differs() bool {
-	return c.Kind == "persistent_cd" || c.Kind == "equilibrium_matching" || c.Kind == "score_matching" && c.HessianMethod == "hutchinson"
+	switch c.Kind {
+	case "persistent_cd":
+		return true
+	case "score_matching":
+		return c.HessianMethod == "hutchinson"
+	case "equilibrium_matching":
+		return c.Prediction != "velocity" && *c.TimeInvariant
+	}
+	return false
 }
 
 func (c Config) checkSigma(f *faults) {

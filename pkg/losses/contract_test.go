@@ -231,6 +231,8 @@ func TestKinds(t *testing.T) {
 }
 
 func TestConfigOfOtherLosses(t *testing.T) {
+	const idle = "compat: torchebm without effect here, want kind: persistent_cd, score_matching with hessian_method: hutchinson, " +
+		"or equilibrium_matching with prediction: score or noise and time_invariant: true"
 	for _, tc := range []struct {
 		name   string
 		config losses.Config
@@ -242,6 +244,8 @@ func TestConfigOfOtherLosses(t *testing.T) {
 		{"noise without time", losses.Config{Kind: "equilibrium_matching", Prediction: "noise", TimeInvariant: ptr(true)},
 			[]string{"time_invariant: true with prediction: noise, whose target depends on a time that the field would not see: want false"}},
 		{"as TorchEBM does", losses.Config{Kind: "equilibrium_matching", Prediction: "noise", TimeInvariant: ptr(true), Compat: "torchebm"}, nil},
+		{"a velocity as TorchEBM has it, which is ours", losses.Config{Kind: "equilibrium_matching", Compat: "torchebm"}, []string{idle}},
+		{"noise with time, which TorchEBM can do too", losses.Config{Kind: "equilibrium_matching", Prediction: "noise", TimeInvariant: ptr(false), Compat: "torchebm"}, []string{idle}},
 		{"an option without effect", losses.Config{Kind: "equilibrium_matching", Prediction: "score", CT: "linear", DispersionWeight: ptr(1.0)},
 			[]string{"ct: without effect here, want prediction: velocity", "dispersion_weight: without effect here, want dispersion: true"}},
 		{"probes of the exact trace", losses.Config{Kind: "score_matching", NProbes: ptr(3)}, []string{"n_probes: without effect here, want hessian_method: hutchinson"}},
@@ -267,6 +271,10 @@ func TestConfigOfOtherLosses(t *testing.T) {
 		if !slices.Equal(lines, tc.want) {
 			t.Errorf("%s:\n got %q\nwant %q", tc.name, lines, tc.want)
 		}
+	}
+	approximate := losses.Config{Kind: "score_matching", HessianMethod: "hutchinson", Compat: "torchebm"}
+	if got := approximate.WithDefaults().ProbeType; got != "gaussian" {
+		t.Errorf("probes under compat: torchebm are %s, want gaussian", got)
 	}
 	stretched := losses.Config{Kind: "energy_matching", LambdaCD: schedules.Config{Kind: "linear", End: 2, Steps: schedules.WholeRun}}
 	if _, err := stretched.Build(); err == nil || !strings.Contains(err.Error(), "lambda_cd: schedule.steps") {

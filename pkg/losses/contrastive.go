@@ -21,10 +21,12 @@ package losses
 
 import (
 	. "github.com/gomlx/gomlx/pkg/core/graph"
+
+	"github.com/kelvin-ebm/kelvin/pkg/models"
 )
 
 // EnergyFn builds an energy or a log density: x [batch, dim] → [batch].
-type EnergyFn func(x *Node) *Node
+type EnergyFn = models.Fn
 
 // Contrastive is the contrastive-divergence loss mean E(x⁺) − mean E(x⁻), whose gradient in θ is that of the negative
 // log-likelihood when the negatives come from the model (Hinton 2002; Tieleman 2008 with persistent chains; Desjardins
@@ -68,7 +70,7 @@ func (c Contrastive) Build(positives, negatives *Node) Terms {
 		loss = Add(loss, terms.Penalty)
 	}
 	if c.GradientPenalty > 0 {
-		slope := Model{Energy: c.whole}.at(positives, nil).slope
+		slope := Model{Energy: c.whole}.at(positives, nil, nil).slope
 		penalty := MulScalar(ReduceAllMean(rowSum(Square(slope))), c.GradientPenalty)
 		terms.Penalty, loss = Add(terms.Penalty, penalty), Add(loss, penalty)
 	}

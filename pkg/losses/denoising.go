@@ -9,8 +9,11 @@ import (
 )
 
 // DenoisingScoreMatching is the loss mean ½‖∇E(x + σz) − z/σ‖² with z ~ N(0, I), whose optimum is the energy of the data
-// with that noise (Vincent 2011). With many noise levels each row draws its own, and one energy learns them all (Li, Chen
-// and Sommer 2019). A field f stands for ∇E.
+// with that noise (Vincent 2011). A field f stands for ∇E.
+//
+// With many noise levels each row draws its own. The energy is not told which: its optimum is −log of the mixture of the
+// noisy laws, all levels alike. One energy for all levels is after Li, Chen and Sommer 2019, whose target is another one,
+// with one fixed σ in it.
 type DenoisingScoreMatching struct {
 	Sigma schedules.Schedule // σ over the training steps, for one noise level
 
@@ -18,7 +21,9 @@ type DenoisingScoreMatching struct {
 	Levels             int
 	SigmaMin, SigmaMax float64
 
-	// Weighted multiplies the loss of a row by its σ², which makes it of order 1 at any noise.
+	// Weighted multiplies the loss of a row by its σ², which makes it of order 1 at any noise. Among many levels the mixture
+	// then has their σ² for weights, so that the large ones swamp the small ones: the weights are those of Song and Ermon
+	// 2019, whose network knows the level.
 	Weighted bool
 	Penalties
 }
@@ -43,7 +48,7 @@ func (l DenoisingScoreMatching) Build(m Model, in Batch) Result {
 	} else {
 		sigma = in.Scalars[0]
 	}
-	slope := m.at(Add(in.X, Mul(z, sigma)), in.Labels).slope
+	slope := m.at(Add(in.X, Mul(z, sigma)), nil, in.Labels).slope
 	var residual *Node
 	if l.Weighted {
 		residual = Sub(Mul(slope, sigma), z)
@@ -51,7 +56,7 @@ func (l DenoisingScoreMatching) Build(m Model, in Batch) Result {
 		residual = Sub(slope, Div(z, sigma))
 	}
 	loss := MulScalar(ReduceAllMean(rowSum(Square(residual))), 0.5)
-	return l.Penalties.add(m, in, nil, Result{Loss: loss})
+	return l.Add(m, in, Result{Loss: loss})
 }
 
 // level is the noise level of a uniform number.

@@ -40,6 +40,14 @@ func (l EnergyMatching) Needs(batch, dim int) Needs {
 	return n
 }
 
+// Temperature implements [Tempered]: the law is exp(−E/EpsilonMax), and there is none at EpsilonMax 0.
+func (l EnergyMatching) Temperature() (tau float64, law bool) {
+	if l.EpsilonMax > 0 {
+		return l.EpsilonMax, true
+	}
+	return 1, false
+}
+
 func (l EnergyMatching) chains(batch int) *Chains {
 	fromSource := int(math.RoundToEven(float64(batch) * l.NoiseFraction))
 	return &Chains{Rows: batch, FromSource: fromSource, Steps: l.Steps, StepSize: l.StepSize,
@@ -61,8 +69,9 @@ func (l EnergyMatching) Build(m Model, in Batch) Result {
 	r := Result{Loss: flow, Parts: []Part{{"flow_loss", flow}}}
 	if l.LambdaCD == nil {
 		in.Negatives = nil
-		return l.Penalties.add(m, in, nil, r)
+		return l.Add(m, in, r)
 	}
+	in.ran = GreaterThan(in.Scalars[1], ScalarZero(in.X.Graph(), in.Scalars[1].DType()))
 	value := l.contrast(m, in)
 	part := Mul(value, in.Scalars[1])
 	clamped := ScalarZero(value.Graph(), value.DType())
@@ -73,13 +82,15 @@ func (l EnergyMatching) Build(m Model, in Batch) Result {
 	}
 	r.Loss = Add(r.Loss, part)
 	r.Parts = append(r.Parts, Part{"cd_loss", part}, Part{"cd_value", value}, Part{"cd_clamped", clamped})
-	return l.Penalties.add(m, in, nil, r)
+	return l.Add(m, in, r)
 }
 
-// contrast is mean E(x) − trimmed mean E(x⁻), in one pass of the network.
+// contrast is mean E(x) − trimmed mean E(x⁻), in one pass of the network. x are the rows as they came: those of a coupling
+// have a law of their own.
 func (l EnergyMatching) contrast(m Model, in Batch) *Node {
-	n, rows := in.X.Shape().Dimensions[0], in.Negatives.Shape().Dimensions[0]
-	e := m.Energy(StopGradient(Concatenate([]*Node{in.X, in.Negatives}, 0)))
+	data := in.data()
+	n, rows := data.Shape().Dimensions[0], in.Negatives.Shape().Dimensions[0]
+	e := m.Energy(StopGradient(Concatenate([]*Node{data, in.Negatives}, 0)))
 	down := trim(Slice(e, AxisRange(n, n+rows)), l.TrimFraction)
 	up := BroadcastToDims(Scalar(e.Graph(), e.DType(), 1/float64(n)), n)
 	return ReduceAllSum(Mul(e, Concatenate([]*Node{up, Neg(down)}, 0)))

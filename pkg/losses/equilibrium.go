@@ -41,40 +41,47 @@ func (l EquilibriumMatching) Needs(batch, _ int) Needs {
 	return Needs{Field: !plain || l.Dispersion > 0, Hidden: l.Dispersion > 0, Source: true, Draws: []Draw{l.time(batch)}}
 }
 
+// Temperature implements [Tempered]: an energy's minima are at the data, and there is no law.
+func (l EquilibriumMatching) Temperature() (tau float64, law bool) { return 1, false }
+
 // Build implements [Loss].
 func (l EquilibriumMatching) Build(m Model, in Batch) Result {
+	if m.Field != nil {
+		m = m.asField()
+	}
 	rows := l.rows(m, in)
 	r := Result{Loss: weightedMean(rows.loss, in.Weights)}
 	if l.Dispersion > 0 {
-		spread := MulScalar(dispersion(m.Hidden(rows.xt, rows.t, in.Labels)), l.Dispersion)
+		spread := MulScalar(dispersion(m.Hidden(rows.x, rows.t, in.Labels)), l.Dispersion)
 		r.Loss = Add(r.Loss, spread)
 		r.Parts = append(r.Parts, Part{"dispersion", spread})
 	}
-	return l.Penalties.add(m, in, nil, r)
+	penalised := rows.state
+	if l.TimeInvariant && l.Penalties != (Penalties{}) {
+		penalised, _ = l.at(m, in.data(), nil, in.Labels)
+	}
+	return l.Penalties.at(penalised, m, in, r)
 }
 
 // equilibriumRows are the parts of the loss that belong to rows.
 type equilibriumRows struct {
-	loss   *Node // [batch]
-	output *Node // what the field gives, or an energy's gradient, [batch, dim]
-	energy *Node // [batch]; nil where the field itself is compared
-	xt, t  *Node // where the field is asked; t is nil for time 0
+	state         // of the model at xₜ
+	output  *Node // what the field gives, or an energy's gradient, [batch, dim]
+	t, loss *Node // the time that the field is shown, nil for 0, and the loss, [batch]
 }
 
 func (l EquilibriumMatching) rows(m Model, in Batch) (r equilibriumRows) {
 	t := l.times(in.Draws[0])
 	xt, ut := interpolants.At(l.Interpolant, in.Source, in.X, t)
-	r.xt = pass(StopGradient(xt))
 	if !l.TimeInvariant {
 		r.t = t
 	}
+	r.state, r.output = l.at(m, xt, r.t, in.Labels)
 	if l.Prediction == "velocity" {
-		slope := l.slope(&r, m, in.Labels)
 		target := Neg(Mul(ut, column(l.speed(t))))
-		r.loss = rowMean(Square(Sub(slope, StopGradient(target))))
+		r.loss = rowMean(Square(Sub(r.slope, StopGradient(target))))
 		return r
 	}
-	r.output = m.Field(r.xt, r.t, in.Labels)
 	residual := Sub(r.output, in.Source)
 	if l.Prediction == "score" {
 		residual = Add(Mul(r.output, column(l.Interpolant.Sigma(t))), in.Source)
@@ -86,24 +93,20 @@ func (l EquilibriumMatching) rows(m Model, in Batch) (r equilibriumRows) {
 	return r
 }
 
-// slope builds what is compared with the target of a velocity, [batch, dim].
-func (l EquilibriumMatching) slope(r *equilibriumRows, m Model, labels *Node) *Node {
-	if m.Field == nil {
-		r.energy, r.output = models.EnergyAndGrad(m.Energy, r.xt)
-		return r.output
+// at evaluates the model at states, and gives the output of a field beside the slope of its energy.
+func (l EquilibriumMatching) at(m Model, x, t, labels *Node) (s state, output *Node) {
+	s = m.at(x, t, labels)
+	output = s.slope
+	if m.Field != nil && l.differentiates() {
+		s.energy = models.FieldEnergy(l.EnergyType, s.x, output)
+		s.slope = Gradient(ReduceAllSum(s.energy), s.x)[0]
 	}
-	r.output = m.Field(r.xt, r.t, labels)
-	switch l.EnergyType {
-	case "none":
-		return r.output
-	case "dot", "mean":
-		r.energy = rowSum(Mul(r.xt, r.output))
-	case "l2":
-		r.energy = MulScalar(rowSum(Square(r.output)), -0.5)
-	default:
-		panic(fmt.Errorf("losses: energy type %q, want none, dot, mean or l2", l.EnergyType))
-	}
-	return Gradient(ReduceAllSum(r.energy), r.xt)[0]
+	return s, output
+}
+
+// differentiates says whether a field is compared by the gradient of an energy that is made of it.
+func (l EquilibriumMatching) differentiates() bool {
+	return l.Prediction == "velocity" && l.EnergyType != "none"
 }
 
 // speed is c(t), [batch].
@@ -122,11 +125,14 @@ func (l EquilibriumMatching) speed(t *Node) *Node {
 	return MulScalar(c, l.CTMultiplier)
 }
 
-// weight is the factor of a row under LossWeight, [batch]; nil for 1.
+// weight is the factor of a row under LossWeight, [batch]; nil for 1. A time within [interpolants.Edge] of an end counts as
+// that far from it: σ is 0 at the end, and must not vanish under a w that does not.
 func (l EquilibriumMatching) weight(t *Node) *Node {
-	switch l.LossWeight {
-	case "none", "":
+	if l.LossWeight == "" || l.LossWeight == "none" {
 		return nil
+	}
+	t = ClipScalar(t, interpolants.Edge, 1-interpolants.Edge)
+	switch l.LossWeight {
 	case "velocity":
 		return Square(Div(l.Interpolant.DriftVariance(t), l.Interpolant.Sigma(t)))
 	case "likelihood":

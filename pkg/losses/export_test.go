@@ -12,6 +12,7 @@ var (
 )
 
 func (l EquilibriumMatching) Speed(t *Node) *Node    { return l.speed(t) }
+func (l EquilibriumMatching) Weight(t *Node) *Node   { return l.weight(t) }
 func (l EnergyMatching) FlowWeight(t *Node) *Node    { return l.flowWeight(t) }
 func (p Path) Times(draw *Node) *Node                { return p.times(draw) }
 func (l DenoisingScoreMatching) Level(u *Node) *Node { return l.level(u) }
@@ -21,9 +22,13 @@ func Rows(l Loss, m Model, in Batch) (perRow, output, energy *Node) {
 	switch l := l.(type) {
 	case EquilibriumMatching:
 		r := l.rows(m, in)
-		return r.loss, r.output, r.energy
+		if l.differentiates() {
+			energy = r.energy
+		}
+		return r.loss, r.output, energy
 	case FlowMatching:
-		perRow, output = l.rows(m, in)
+		perRow, at := l.rows(m, in)
+		return perRow, at.slope, nil
 	}
 	return perRow, output, nil
 }

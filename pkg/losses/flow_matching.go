@@ -20,17 +20,17 @@ func (l FlowMatching) Needs(batch, _ int) Needs {
 
 // Build implements [Loss].
 func (l FlowMatching) Build(m Model, in Batch) Result {
-	perRow, _ := l.rows(m, in)
-	return l.Penalties.add(m, in, nil, Result{Loss: weightedMean(perRow, in.Weights)})
+	perRow, at := l.rows(m, in)
+	return l.Penalties.at(at, m.asField(), in, Result{Loss: weightedMean(perRow, in.Weights)})
 }
 
-// rows builds the loss of each row, and what the field gives.
-func (l FlowMatching) rows(m Model, in Batch) (perRow, prediction *Node) {
+// rows builds the loss of each row, [batch], and the field where it is asked.
+func (l FlowMatching) rows(m Model, in Batch) (perRow *Node, at state) {
 	t := l.times(in.Draws[0])
 	xt, target := interpolants.At(l.Interpolant, in.Source, in.X, t)
 	if l.Negate {
 		target = Neg(target)
 	}
-	prediction = m.Field(StopGradient(xt), t, in.Labels)
-	return rowMean(Square(Sub(prediction, StopGradient(target)))), prediction
+	at = m.asField().at(xt, t, in.Labels)
+	return rowMean(Square(Sub(at.slope, StopGradient(target)))), at
 }

@@ -44,8 +44,20 @@ func Kinds() []Kind {
 		}
 		return KindParam{key, doc, string(text), value}
 	}
-	energyPenalty := KindParam{Key: "energy_penalty", Doc: "weight of mean f², over the data and over the negatives where there are some", Default: "0"}
-	gradientPenalty := KindParam{Key: "gradient_penalty", Doc: "weight of mean ‖∇E‖² over the data; for a field f, of mean ‖f‖²", Default: "0"}
+	// What the penalties weigh differs: see Penalties.
+	penalties := func(energy, gradient, byDefault string) []KindParam {
+		return []KindParam{{Key: "energy_penalty", Doc: "weight of mean " + energy, Default: byDefault},
+			{Key: "gradient_penalty", Doc: "weight of mean " + gradient, Default: "0"}}
+	}
+	ofChains := func(byDefault string) []KindParam {
+		return penalties("f² over the data plus mean f² over the negatives, with f of E = f − log q", "‖∇E‖² over the data", byDefault)
+	}
+	ofEither := penalties("f² over the data, with f of E = f − log q; for a field f at time 0, of mean (x·f)²", "‖∇E‖² over the data; for a field f at time 0, of mean ‖f‖²", "0")
+	ofVelocity := penalties("(xₜ·f(xₜ, t))² over the xₜ and t of the loss", "‖f(xₜ, t)‖² over the xₜ and t of the loss", "0")
+	const where = ", at the data and time 0; with time_invariant: false, at the xₜ and t of the loss"
+	ofEquilibria := penalties("E², with E of the energy_type, or x·f with none"+where+"; for an energy, of mean f² over the data, with f of E = f − log q",
+		"‖∇E‖², with E of the energy_type, or ‖f‖² with none"+where, "0")
+	ofEnergy := penalties("f² over the data, plus mean f² over the negatives at steps that run chains, with f of E = f − log q", "‖∇E‖² over the data", "0")
 	labels := KindParam{Key: "label_dropout", Doc: "probability that a row's label counts as missing, in [0, 1]", Default: "0"}
 	noise := KindParam{Key: "data_noise", Doc: "standard deviation of Gaussian noise added to the data", Default: "0"}
 	compat := func(doc string) KindParam {
@@ -53,8 +65,8 @@ func Kinds() []Kind {
 	}
 	path := func(coupling string) []KindParam {
 		return []KindParam{
-			{"interpolant", "path from noise to data, {kind: one of " + strings.Join(interpolants.KindNames(), ", ") + "}", "linear", interpolants.Config{Kind: "linear"}},
-			{"coupling", "which noise goes with which row of data, {kind: one of " + strings.Join(couplings.KindNames(), ", ") + "}", coupling, couplings.Config{Kind: coupling}},
+			{"interpolant", "path from noise to data, one of " + strings.Join(interpolants.KindNames(), ", ") + "; a word, or {kind: …} with options", "linear", interpolants.Config{Kind: "linear"}},
+			{"coupling", "which noise goes with which row of data, one of " + strings.Join(couplings.KindNames(), ", ") + "; a word, or {kind: …} with options", coupling, couplings.Config{Kind: coupling}},
 			option("train_eps", "times are drawn from [train_eps, 1 − train_eps], in [0, 0.5)", 0.0),
 			option("t_sampler", "law of the times: uniform, or lognormal: 1/(1 + exp(t_p_std·z + t_p_mean)), z normal", "uniform"),
 			option("t_p_mean", "lognormal: mean of the logarithm of (1 − t)/t", -1.2),
@@ -63,40 +75,40 @@ func Kinds() []Kind {
 	}
 	return []Kind{
 		{"parallel_tempering_cd", "Contrastive divergence with negatives from the target rung of tempered chains, which cross barriers.",
-			"mean E(x⁺) − mean E(x⁻)", "Desjardins et al. 2010; named in TorchEBM's introduction", []KindParam{energyPenalty, gradientPenalty, noise}},
+			"mean E(x⁺) − mean E(x⁻)", "Desjardins et al. 2010; named in TorchEBM's introduction", append(ofChains("0.0001"), noise)},
 		{"persistent_cd", "Contrastive divergence with negatives from chains that go on from step to step.",
-			"mean E(x⁺) − mean E(x⁻)", torchEBM + "PersistentContrastiveDivergence; Tieleman 2008", []KindParam{energyPenalty, gradientPenalty, noise,
-				compat("a ring buffer whose starts are copies, with jitter in place of fresh starts")}},
+			"mean E(x⁺) − mean E(x⁻)", torchEBM + "PersistentContrastiveDivergence; Tieleman 2008", append(ofChains("0.0001; 0.001 with compat: torchebm"), noise,
+				compat("a ring buffer whose starts are copies, with jitter in place of fresh starts"))},
 		{"contrastive_divergence", "Contrastive divergence with negatives from short chains that start at the data.",
-			"mean E(x⁺) − mean E(x⁻)", torchEBM + "ContrastiveDivergence; Hinton 2002", []KindParam{energyPenalty, gradientPenalty, noise}},
+			"mean E(x⁺) − mean E(x⁻)", torchEBM + "ContrastiveDivergence; Hinton 2002", append(ofChains("0.0001"), noise)},
 		{"score_matching", "Score matching by the trace of the Hessian: no negatives, no normaliser; costs a pass a coordinate, or a probe.",
-			"mean ½‖∇E‖² − tr ∇²E", torchEBM + "ScoreMatching; Hyvärinen 2005; Hutchinson 1989", []KindParam{energyPenalty, gradientPenalty, labels,
+			"mean ½‖∇E‖² − tr ∇²E", torchEBM + "ScoreMatching; Hyvärinen 2005; Hutchinson 1989", slices.Concat(ofEither, []KindParam{labels,
 				option("hessian_method", "exact: every coordinate; hutchinson: tr ∇²E ≈ vᵀ∇²E v with random probes v", "exact"),
 				option("n_probes", "hutchinson: probes a row, at least 1", 1),
-				option("probe_type", "hutchinson: rademacher (±1, the smaller variance) or gaussian", "rademacher"),
+				{"probe_type", "hutchinson: rademacher (±1, the smaller variance) or gaussian", "rademacher; gaussian with compat: torchebm", func(c Config) any {
+					if c.Compat == "torchebm" {
+						return "gaussian"
+					}
+					return "rademacher"
+				}},
 				compat("hutchinson by a difference quotient with step 1e-5, divided by the dimension: its optimum is wrong by that factor, and float32 loses its digits"),
-			}},
+			})},
 		{"sliced_score_matching", "Score matching along random directions.",
-			"mean ½(v·∇E)² − vᵀ∇²E v; variance_reduced: mean ½‖∇E‖² − vᵀ∇²E v", torchEBM + "SlicedScoreMatching; Song et al. 2019", []KindParam{energyPenalty, gradientPenalty, labels,
+			"mean ½(v·∇E)² − vᵀ∇²E v; variance_reduced: mean ½‖∇E‖² − vᵀ∇²E v", torchEBM + "SlicedScoreMatching; Song et al. 2019", slices.Concat(ofEither, []KindParam{labels,
 				option("n_projections", "directions a row, at least 1", 5),
 				option("projection_type", "law of v: rademacher (±1), gaussian, or sphere, of length √dim", "rademacher"),
 				option("variance_reduced", "take the first term as its mean over v", false),
-			}},
-		{"denoising_score_matching", "The score of the data with noise, learnt from the noise: one network pass and its gradient. With sigma_min, sigma_max and levels one energy learns all noise levels at once.",
-			"mean ½‖∇E(x + σz) − z/σ‖², times σ² with weighting: sigma2", torchEBM + "DenoisingScoreMatching; Vincent 2011; Li et al. 2019 (many levels)", []KindParam{energyPenalty, gradientPenalty, labels,
+			})},
+		{"denoising_score_matching", "The score of the data with noise, learnt from the noise: one network pass and its gradient. With sigma_min, sigma_max and levels one energy learns the mixture of all noise levels.",
+			"mean ½‖∇E(x + σz) − z/σ‖², times σ² with weighting: sigma2", torchEBM + "DenoisingScoreMatching; Vincent 2011; many levels after Li, Chen and Sommer 2019, sigma2 as in Song and Ermon 2019", slices.Concat(ofEither, []KindParam{labels,
 				option("sigma", "standard deviation of the noise, positive; a number or a schedule over training steps", schedules.Constant(0.1)),
 				{Key: "sigma_min", Doc: "smallest of many noise levels; replaces sigma", Default: "one level"},
 				{Key: "sigma_max", Doc: "largest of many noise levels", Default: "one level"},
 				{"levels", "number of noise levels from sigma_max down to sigma_min, in geometric progression; each row draws one", "10", 10},
-				{"weighting", "none, or sigma2, which makes levels weigh alike", "none; sigma2 with many levels", func(c Config) any {
-					if c.manyLevels() {
-						return "sigma2"
-					}
-					return "none"
-				}},
-			}},
+				option("weighting", "none: many levels make the law of the data with noise of any level, all alike; sigma2: the levels weigh as their σ², and the large ones swamp the small ones, for the energy is not told the level", "none"),
+			})},
 		{"equilibrium_matching", "A field without time, or the gradient of an energy, that points from data to noise and vanishes at the data: its equilibria.",
-			"mean over coordinates of (f(xₜ) + uₜ c(t))²; prediction noise: w(f − x₀)²; score: w(σf + x₀)²", torchEBM + "EquilibriumMatchingLoss; Wang and Du 2025", slices.Concat([]KindParam{energyPenalty, gradientPenalty, labels}, path("independent"), []KindParam{
+			"mean over coordinates of (f(xₜ) + uₜ c(t))²; prediction noise: w(f − x₀)²; score: w(σf + x₀)²", torchEBM + "EquilibriumMatchingLoss; Wang and Du 2025", slices.Concat(ofEquilibria, []KindParam{labels}, path("independent"), []KindParam{
 				option("prediction", "what the field gives: velocity (the descent direction), score or noise", "velocity"),
 				option("energy_type", "velocity: none compares f itself; dot (also called mean) the gradient of x·f, l2 that of −½‖f‖²", "none"),
 				option("loss_weight", "score, noise: none, velocity ((w/σ)²) or likelihood (w/σ²), with w = (α̇/α)σ² − σσ̇", "none"),
@@ -108,14 +120,14 @@ func Kinds() []Kind {
 				}},
 				option("dispersion", "add a term that spreads the field's last hidden layer", false),
 				option("dispersion_weight", "its weight", 0.5),
-				compat("allow prediction: score or noise with time_invariant: true"),
+				compat("prediction score or noise with time_invariant: true, which is its default then and is refused otherwise"),
 			})},
 		{"flow_matching", "A velocity that carries noise to data.",
-			"mean over coordinates of (f(xₜ, t) − uₜ)²", torchEBM + "FlowMatchingLoss; Lipman et al. 2023", slices.Concat([]KindParam{energyPenalty, gradientPenalty, labels}, path("independent"), []KindParam{
+			"mean over coordinates of (f(xₜ, t) − uₜ)²", torchEBM + "FlowMatchingLoss; Lipman et al. 2023", slices.Concat(ofVelocity, []KindParam{labels}, path("independent"), []KindParam{
 				option("negate_velocity", "learn −uₜ, which points from data to noise as an energy's gradient does", false),
 			})},
 		{"energy_matching", "An energy whose gradient carries noise to data, and whose Boltzmann law is the data's near them. Train with lambda_cd: 0 first.",
-			"mean w(t)(∇E(xₜ) + uₜ)² + max(lambda_cd·(mean E(x) − trimmed mean E(x⁻)), −cd_clamp)", torchEBM + "EnergyMatchingLoss; Balcerak et al. 2025", slices.Concat([]KindParam{energyPenalty, gradientPenalty}, path("exact_ot"), []KindParam{
+			"mean w(t)(∇E(xₜ) + uₜ)² + max(lambda_cd·(mean E(x) − trimmed mean E(x⁻)), −cd_clamp)", torchEBM + "EnergyMatchingLoss; Balcerak et al. 2025", slices.Concat(ofEnergy, path("exact_ot"), []KindParam{
 				option("sigma", "standard deviation of noise added to xₜ, 0 or more; a number or a schedule over training steps", schedules.Constant(0.1)),
 				option("flow_weight_cutoff", "time from which w falls from 1 to 0 at t = 1; 1 or more keeps it at 1", 0.8),
 				option("lambda_cd", "weight of the contrastive part, 0 or more; a number or a schedule over training steps", schedules.Constant(2)),

@@ -9,12 +9,19 @@ import (
 
 // Loss is an objective of a batch of data, without a replay buffer: score matching, equilibrium matching and their kin.
 // It only says what it needs and builds its graph; drawing, pairing and scheduling are the engine's. Add one by
-// implementing it and giving it a row in [Kinds].
+// implementing it; a row in [Kinds] makes it a word of the experiment's file.
 type Loss interface {
 	// Needs says what a step needs beside the rows of data, for a batch [batch, dim].
 	Needs(batch, dim int) Needs
 	// Build builds the loss of a batch under a model.
 	Build(m Model, in Batch) Result
+}
+
+// Tempered is a loss whose optimum E does not have the law exp(−E): sampling and log densities must ask for another one.
+type Tempered interface {
+	// Temperature is the τ of the law exp(−E/τ) that the loss teaches. law is false where there is none: the energy then has
+	// its minima at the data, or carries noise to data, and says nothing of probabilities; τ is 1 there.
+	Temperature() (tau float64, law bool)
 }
 
 // Needs is what a step of a loss needs beside the data.
@@ -71,12 +78,22 @@ type Model struct {
 // Batch is the input of one step.
 type Batch struct {
 	X         *Node   // rows of data, [batch, dim]; in the order of the coupling
+	Data      *Node   // the same rows as they came: a coupling may leave some out, or take one twice; nil: X
 	Labels    *Node   // [batch] int32, the null label where it was dropped; nil without labels
 	Source    *Node   // [batch, dim]
 	Weights   *Node   // [batch], the coupling's; nil where they are all equal
 	Draws     []*Node // see Needs
 	Scalars   []*Node
 	Negatives *Node // the ends of the chains, [rows, dim]
+	ran       *Node // whether they are ends, a boolean scalar: at a step without chains they are starts; nil: they are ends
+}
+
+// data are the rows as they came, [batch, dim]; with labels those of the coupling, which the labels belong to.
+func (b Batch) data() *Node {
+	if b.Data == nil || b.Labels != nil {
+		return b.X
+	}
+	return b.Data
 }
 
 // Result is a loss and the parts of it that are worth a line in the metrics, scalars all.

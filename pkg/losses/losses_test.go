@@ -170,8 +170,8 @@ func TestConfigValidate(t *testing.T) {
 		{"our own", func(c *losses.Config) {}, nil},
 		{"TorchEBM's buffer", func(c *losses.Config) { c.Compat = "torchebm" }, nil},
 		{"TorchEBM's buffer without a buffer", func(c *losses.Config) { c.Kind, c.Compat = "contrastive_divergence", "torchebm" },
-			[]string{"compat: torchebm needs kind: persistent_cd, equilibrium_matching, or score_matching with hessian_method: hutchinson, " +
-				`not "contrastive_divergence"`}},
+			[]string{"compat: torchebm without effect here, want kind: persistent_cd, score_matching with hessian_method: hutchinson, " +
+				"or equilibrium_matching with prediction: score or noise and time_invariant: true"}},
 		{"everything wrong", func(c *losses.Config) {
 			*c = losses.Config{Kind: "cd", Compat: "torch", EnergyPenalty: -1, DataNoise: math.NaN()}
 		},

@@ -94,7 +94,23 @@ func scoreOptima() (out []known) {
 				draws: []testutil.Tensor{z, testutil.Array([]float64{0.1, 0.5, 0.7, 1}, 4)}, value: value})
 		}
 	}
-	return out
+	return append(out, mixture())
+}
+
+// With levels that differ the optimum is that of the mixture of them: w = 1/(1 + mean σ²), with the value ½(mean 1/σ² − w).
+func mixture() known {
+	const least, most = 0.5, 2.0
+	loss, err := losses.Config{Kind: "denoising_score_matching", SigmaMin: ptr(least), SigmaMax: ptr(most), Levels: ptr(2)}.Build()
+	if err != nil {
+		panic(err)
+	}
+	x, z, u := testutil.Filled(0, 8, 1), testutil.Filled(0, 8, 1), testutil.Filled(0, 8)
+	for i := range 8 {
+		x.Data[i], z.Data[i], u.Data[i] = float64(2*(i&1)-1), float64(i&2-1), 0.2+0.15*float64(i&4)
+	}
+	at := 1 / (1 + (least*least+most*most)/2)
+	return known{name: "denoising, two levels", loss: loss, model: quadratic, weight: at, x: x, draws: []testutil.Tensor{z, u},
+		value: 0.5 * ((1/(least*least)+1/(most*most))/2 - at)}
 }
 
 // Between N(0, I) and N(0, I) the velocity at xₜ = t x₁ + (1 − t) x₀ is E[x₁ − x₀ | xₜ] = k(t) xₜ with

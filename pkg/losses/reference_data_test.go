@@ -182,8 +182,11 @@ func (r *replay) equilibrium(t *testing.T, c testutil.Case) {
 	rec := r.fieldCase(t, c, []string{"prediction", "energy_type", "loss_weight", "ct", "ct_threshold", "ct_multiplier",
 		"time_invariant", "apply_dispersion", "dispersion_weight"})
 	k := &rec.config
-	k.Kind, k.Compat = "equilibrium_matching", "torchebm"
+	k.Kind = "equilibrium_matching"
 	k.Prediction, k.TimeInvariant = c.Str("prediction", "velocity"), ptr(c.Bool("time_invariant", true))
+	if k.Prediction != "velocity" && *k.TimeInvariant {
+		k.Compat = "torchebm"
+	}
 	if k.Prediction == "velocity" {
 		k.EnergyType, k.CT, k.CTMultiplier = c.Str("energy_type", "none"), c.Str("ct", "truncated"), ptr(c.Num("ct_multiplier", 4))
 		if k.CT == "truncated" {

@@ -32,7 +32,7 @@ func (l ScoreMatching) Needs(batch, dim int) Needs {
 
 // Build implements [Loss].
 func (l ScoreMatching) Build(m Model, in Batch) Result {
-	s := m.at(in.X, in.Labels)
+	s := m.at(in.X, nil, in.Labels)
 	v, scale := unitVectors(s.x), 1.0
 	if l.Probes > 0 {
 		v, scale = directions(in.Draws[0], l.ProbeType), 1/float64(l.Probes)
@@ -44,7 +44,7 @@ func (l ScoreMatching) Build(m Model, in Batch) Result {
 		trace = m.curvatures(in, s, v)
 	}
 	loss := ReduceAllMean(Sub(MulScalar(rowSum(Square(s.slope)), 0.5), MulScalar(trace, scale)))
-	return l.Penalties.add(m, in, &s, Result{Loss: loss})
+	return l.Penalties.at(s, m, in, Result{Loss: loss})
 }
 
 // fewPasses is the number of backward passes that share one forward pass; more are done at once on copies of the batch,
@@ -56,7 +56,7 @@ func (m Model) curvatures(in Batch, s state, v *Node) *Node {
 	k := v.Shape().Dimensions[0]
 	batch, dim := s.x.Shape().Dimensions[0], s.x.Shape().Dimensions[1]
 	if k > fewPasses {
-		tiled := m.at(repeat(s.x, k), repeat(in.Labels, k))
+		tiled := m.at(repeat(s.x, k), nil, repeat(in.Labels, k))
 		each := tiled.alongHessian(Reshape(BroadcastToDims(v, k, batch, dim), k*batch, dim))
 		return ReduceSum(Reshape(each, k, batch), 0)
 	}
@@ -72,7 +72,7 @@ func (m Model) quotients(in Batch, s state, v *Node) *Node {
 	var total *Node
 	for i := range v.Shape().Dimensions[0] {
 		v := nth(v, i)
-		step := Sub(m.at(Add(s.x, MulScalar(v, quotientStep)), in.Labels).slope, s.slope)
+		step := Sub(m.at(Add(s.x, MulScalar(v, quotientStep)), nil, in.Labels).slope, s.slope)
 		total = sum(total, rowSum(Mul(step, v)))
 	}
 	return DivScalar(total, quotientStep*float64(s.x.Shape().Dimensions[1]))

@@ -24,7 +24,7 @@ func (l SlicedScoreMatching) Needs(batch, dim int) Needs {
 
 // Build implements [Loss].
 func (l SlicedScoreMatching) Build(m Model, in Batch) Result {
-	s := m.at(in.X, in.Labels)
+	s := m.at(in.X, nil, in.Labels)
 	v := directions(in.Draws[0], l.ProjectionType)
 	var half *Node // ½ Σₖ (vₖ·∇E)², or its expectation
 	if l.VarianceReduced {
@@ -34,7 +34,7 @@ func (l SlicedScoreMatching) Build(m Model, in Batch) Result {
 		half = MulScalar(ReduceSum(Square(along), 0), 0.5)
 	}
 	loss := ReduceAllMean(Sub(half, m.curvatures(in, s, v)))
-	return l.Penalties.add(m, in, &s, Result{Loss: DivScalar(loss, float64(l.Projections))})
+	return l.Penalties.at(s, m, in, Result{Loss: DivScalar(loss, float64(l.Projections))})
 }
 
 // directions turns standard normals z [k, batch, dim] into directions with unit covariance.

@@ -102,8 +102,9 @@ func (q Gaussian) LogDensity(x *Node) *Node {
 }
 
 // WithBase is the energy E = f − log q (design: `model.base: gaussian`). With f near 0 its law is near q, and it is a
-// law, with a finite normaliser, as long as f is bounded below. The parameters are those of f.
-func WithBase(f Energy, q Gaussian) Energy { return based{f, q} }
+// law, with a finite normaliser, as long as f is bounded below. The parameters are those of f, and what f says of itself as
+// a [Coupled] or [GradientOnly] holds for E.
+func WithBase(f Energy, q Gaussian) Energy { return like(f, based{f, q}) }
 
 type based struct {
 	f Energy
@@ -112,6 +113,7 @@ type based struct {
 
 func (b based) Dim() int        { return b.f.Dim() }
 func (b based) Params() []Param { return b.f.Params() }
+func (b based) Coupled() bool   { return IsCoupled(b.f) }
 
 func (b based) Energy(x *Node, weights []*Node) *Node { return b.Prepare(weights)(x) }
 

@@ -74,7 +74,8 @@ func (e LabelEmbedder) Apply(labels *Node, weights []*Node) *Node {
 }
 
 // DropLabels replaces labels [batch] by the null label where drop [batch] is not 0: a field that is trained with some
-// labels dropped also learns the law without them, which guidance needs (Ho and Salimans 2021).
+// labels dropped also learns the law without them, which guidance needs (Ho and Salimans 2021). It is for a training loop
+// of one's own; that of an experiment drops labels on the host, by loss.label_dropout.
 func DropLabels(labels, drop *Node, null int) *Node {
 	return Where(NotEqual(drop, ZerosLike(drop)), Const(labels.Graph(), int32(null)), labels)
 }

@@ -30,8 +30,32 @@ func NewEqMEnergy(field Field, kind string) (*EqMEnergy, error) {
 // Dim is the number of coordinates of a state.
 func (e *EqMEnergy) Dim() int { return e.field.Dim() }
 
-// Params lists the parameters of the field.
-func (e *EqMEnergy) Params() []Param { return e.field.Params() }
+// Params lists the parameters of the field. At f = 0 the energy −½|f|² has no slope in any weight and would never learn, so
+// under l2 a last layer that starts at 0 starts as Xavier's instead.
+func (e *EqMEnergy) Params() []Param {
+	params := slices.Clone(e.field.Params())
+	if e.kind != "l2" {
+		return params
+	}
+	for i, p := range slices.Backward(params) {
+		if len(p.Shape) == 2 { // [out, in], the last matrix
+			params[i].Init = notZero(p.Init)
+			break
+		}
+	}
+	return params
+}
+
+// notZero is a rule for the first weights [out, in] of a layer that gives Xavier's where the given one gives zeros.
+func notZero(rule Init) Init {
+	return func(shape []int, stream *Stream) []float64 {
+		values := rule(shape, stream)
+		if slices.ContainsFunc(values, func(v float64) bool { return v != 0 }) {
+			return values
+		}
+		return xavierInit(shape[1], shape[0])(shape, stream)
+	}
+}
 
 // Field is the field that the energy is made of.
 func (e *EqMEnergy) Field() Field { return e.field }
@@ -41,13 +65,16 @@ func (e *EqMEnergy) Energy(x *Node, weights []*Node) *Node {
 	return FieldEnergy(e.kind, x, e.field.Field(x, nil, nil, weights))
 }
 
-// FieldEnergy builds the energy [batch] of states x and a field's values f at them, both [batch, dim], for a loss that has
-// the field at hand.
+// FieldEnergy builds the energy [batch] of a kind of [FieldEnergies], of states x and a field's values f at them, both
+// [batch, dim], for a loss that has the field at hand.
 func FieldEnergy(kind string, x, f *Node) *Node {
-	if kind == "l2" {
+	switch kind {
+	case "dot", "mean":
+		return ReduceSum(Mul(x, f), -1)
+	case "l2":
 		return MulScalar(ReduceSum(Square(f), -1), -0.5)
 	}
-	return ReduceSum(Mul(x, f), -1)
+	panic(fmt.Errorf("models: energy of a field: %q, want one of %s", kind, strings.Join(FieldEnergies(), ", ")))
 }
 
 // GradientOnly marks an energy whose value is not the potential of its gradient. Kernels that follow the gradient alone

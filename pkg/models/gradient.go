@@ -29,7 +29,7 @@ func At(e Energy, weights []*Node) Fn {
 // again, with respect to x and to weights. It is right for any x, also for one behind a StopGradient, at which GoMLX
 // v0.26 gives zeros.
 func EnergyAndGrad(energy Fn, x *Node) (e, grad *Node) {
-	x = pass(x)
+	x = Pass(x)
 	e = energy(x)
 	if e.Rank() != 1 || x.Rank() < 1 || e.Shape().Dimensions[0] != x.Shape().Dimensions[0] {
 		panic(fmt.Errorf("models: an energy of %s for states %s, want one number a row, [batch]", e.Shape(), x.Shape()))
@@ -43,8 +43,10 @@ func Score(energy Fn, x *Node) *Node {
 	return Neg(grad)
 }
 
-// pass is x under a new name. A plain Identity has no gradient in GoMLX v0.26; this one lets it through, to any order.
-func pass(x *Node) *Node {
+// Pass is x under a new name, with respect to which the model can be differentiated alone, whatever is behind x: a
+// StopGradient, at which GoMLX v0.26 gives zeros, or a graph that is not to be followed. A plain Identity has no gradient
+// there; this one lets it through, to any order.
+func Pass(x *Node) *Node {
 	return IdentityWithCustomGradient(x, func(_, v *Node) *Node { return v })
 }
 

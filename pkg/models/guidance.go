@@ -41,8 +41,9 @@ func GuidedEnergy(energy func(x, y *Node) *Node, g Guidance) func(x, y *Node) *N
 	return func(x, y *Node) *Node { return f(x, nil, y) }
 }
 
-// LabelClassifierFreeGuidance builds the guided field by the rule of TorchEBM's first releases: a scale of 1 or less gives
-// what f gives for the label, as if there were no guidance; above 1 it is [ClassifierFreeGuidance].
+// LabelClassifierFreeGuidance builds the guided field by the rule of TorchEBM's first releases, which its introduction
+// describes: above a scale of 1 it is [ClassifierFreeGuidance]; at 1 and below, 0 and negative scales too, it is what f
+// gives for the label, as if there were no guidance. A scale of 0 or ½ thus does not weaken the label, as it does there.
 func LabelClassifierFreeGuidance(f FieldFn, g Guidance) FieldFn {
 	if g.Scale <= 1 {
 		return f

@@ -1,14 +1,46 @@
 package models_test
 
 import (
+	"context"
+	"fmt"
 	"testing"
 
+	"github.com/gomlx/gomlx/pkg/core/dtypes"
 	. "github.com/gomlx/gomlx/pkg/core/graph"
+	"github.com/gomlx/gomlx/pkg/core/shapes"
+	"github.com/gomlx/gomlx/pkg/core/tensors"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 )
+
+// A conditional energy ½(x − y)² with the null label 2, at which it is ½x²: guided by w = 3 towards label 1 it is
+// 3·½(x − 1)² − 2·½x² = ½x² − 3x + 3/2, with the score 3 − x. The law is a Gaussian about 3, beyond the label's own.
+func ExampleGuidedEnergy() {
+	guided := models.GuidedEnergy(func(x, y *Node) *Node {
+		centre := Where(Equal(y, Const(y.Graph(), int32(2))), ScalarZero(x.Graph(), x.DType()), ConvertDType(y, x.DType()))
+		return MulScalar(ReduceSum(Square(Sub(x, Reshape(centre, -1, 1))), -1), 0.5)
+	}, models.Guidance{Scale: 3, Null: 2})
+	b, err := backend.Open(context.Background(), backend.Config{Kind: backend.Go, Threads: 1}, backend.Options{})
+	if err != nil {
+		panic(err)
+	}
+	inputs := []backend.Input{{Name: "x", Shape: shapes.Make(dtypes.Float32, 2, 1)}, {Name: "labels", Shape: shapes.Make(dtypes.Int32, 2)}}
+	program, err := backend.Compile(b, "guided", inputs, func(in []*Node) []*Node {
+		return []*Node{models.Score(func(x *Node) *Node { return guided(x, in[1]) }, in[0])}
+	})
+	if err != nil {
+		panic(err)
+	}
+	defer program.Close()
+	out, err := program.Run(tensors.FromValue([][]float32{{0}, {4}}), tensors.FromValue([]int32{1, 1}))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("score", out[0].Value())
+	// Output: score [[3] [-1]]
+}
 
 // f(x, t, y) = (y + 1)·x + t, so that with the null label 3 the guided field is known by hand.
 func TestGuidance(t *testing.T) {

@@ -118,7 +118,7 @@ func Kinds() []Kind {
 		{"ackley", "A funnel with ripples; bounded, so it has no normaliser.", "−a exp(−b √mean(xᵢ²)) − exp(mean cos(c·xᵢ)) + a + e",
 			torchEBM + "AckleyModel, with gradient 0 at the origin", []KindParam{
 				dim, option("a", "depth of the funnel, positive", 20.0), option("b", "its steepness, positive", 0.2),
-				option("c", "frequency of the ripples", 2*math.Pi),
+				{"c", "frequency of the ripples", "2π", 2 * math.Pi},
 			}},
 		{"rastrigin", "A bowl with a local minimum near every point of the integer grid.", "a·dim + Σ xᵢ² − a cos(2π xᵢ)", torchEBM + "RastriginModel", []KindParam{
 			dim, option("a", "height of the ripples, 0 or more", 10.0),

@@ -122,7 +122,7 @@ func (m *TimeConditionedMLP) Apply(x, c *Node, weights []*Node) *Node {
 	return out
 }
 
-// Field builds f(x, t, y). A field with cond_dim 0 takes a time and ignores it.
+// Field builds f(x, t, y). A field with cond_dim 0 takes a time and ignores it; it knows no labels.
 func (m *TimeConditionedMLP) Field(x, t, y *Node, weights []*Node) *Node {
 	return m.Apply(x, m.condition(x, t, y, weights), weights)
 }
@@ -135,6 +135,9 @@ func (m *TimeConditionedMLP) Hidden(x, t, y *Node, weights []*Node) *Node {
 
 func (m *TimeConditionedMLP) condition(x, t, y *Node, weights []*Node) *Node {
 	if m.config.CondDim == 0 {
+		if y != nil {
+			panic(fmt.Errorf("models: time_mlp: labels for a field that knows none, want num_classes above 0"))
+		}
 		return nil
 	}
 	t, y = m.conditioner.complete(x, t, y)

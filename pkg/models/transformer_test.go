@@ -216,6 +216,7 @@ func TestFieldsRefuseWrongArguments(t *testing.T) {
 	b := testutil.Backend(t, backend.Go)
 	labelled := field(t, 4, 3, models.Config{Kind: "transformer", EmbedDim: new(4), Depth: new(1), NumHeads: new(1)})
 	plain := field(t, 4, 0, models.Config{Kind: "field_mlp", Hidden: []int{3}})
+	timeless := field(t, 4, 0, models.Config{Kind: "time_mlp", Conditioning: "concat", HiddenDim: new(3), Depth: new(1), CondDim: new(0)})
 	trunk, err := models.NewConditionalTransformer2D(models.TransformerConfig{InChannels: 1, Size: [2]int{2, 2}, PatchSize: 2, EmbedDim: 4, Depth: 1,
 		NumHeads: 1, MLPRatio: 1, CondDim: 3, PosEmbed: "none"})
 	if err != nil {
@@ -233,6 +234,8 @@ func TestFieldsRefuseWrongArguments(t *testing.T) {
 		{"fewer weights", labelled, []int{2, 4}, func(x *Node, w []*Node) *Node { return labelled.Field(x, nil, nil, w[1:]) }, "parameters, want"},
 		{"labels of another batch", labelled, []int{3, 4}, func(x *Node, w []*Node) *Node { return labelled.Field(x, nil, labels(x), w) }, "want [3] as the batch"},
 		{"labels that nobody knows", plain, []int{2, 4}, func(x *Node, w []*Node) *Node { return plain.Field(x, nil, labels(x), w) }, "labels for a field that knows none"},
+		{"labels beside no time", timeless, []int{2, 4}, func(x *Node, w []*Node) *Node { return timeless.Field(x, nil, labels(x), w) }, "labels for a field that knows none"},
+		{"an energy that no field has", plain, []int{2, 4}, func(x *Node, w []*Node) *Node { return models.FieldEnergy("cross", x, x) }, `"cross", want one of dot, mean, l2`},
 		{"a vector of another width", trunk, []int{2, 4}, func(x *Node, w []*Node) *Node { return trunk.Apply(Reshape(x, 2, 1, 2, 2), x, w) }, "want [batch, 3]"},
 	} {
 		in := append([]testutil.Tensor{testutil.Filled(0, tc.shape...)}, weightsOf(tc.of, 1)...)

@@ -89,7 +89,7 @@ func Example_transformer() {
 	block := models.AdaLNZeroBlock{EmbedDim: 8, NumHeads: 2, CondDim: 8, MLPRatio: 4}
 	build := func(x, t, y, theta *Node) *Node {
 		f := models.FieldAt(field, models.Unpack(field, theta))
-		guided := models.LabelClassifierFreeGuidance(f, models.Guidance{Scale: 2, Null: 10})
+		guided := models.ClassifierFreeGuidance(f, models.Guidance{Scale: 2, Null: 10})
 		return guided(x, t, y)
 	}
 

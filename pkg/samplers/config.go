@@ -47,6 +47,7 @@ type Config struct {
 	Prediction     string              `yaml:"prediction,omitempty"`      // flow: one of Predictions
 	SampleEps      *float64            `yaml:"sample_eps,omitempty"`      // flow: distance from the ends of time
 	NegateVelocity *bool               `yaml:"negate_velocity,omitempty"` // flow: v = −f(x, 0)
+	TimeInvariant  *bool               `yaml:"time_invariant,omitempty"`  // flow with negate_velocity: the field is shown time 0
 	Duration       *float64            `yaml:"duration,omitempty"`        // flow, ode with negate_velocity
 	Reverse        *bool               `yaml:"reverse,omitempty"`         // flow, ode: from data to noise
 	Atol           *float64            `yaml:"atol,omitempty"`            // flow, adaptive integrator
@@ -119,6 +120,12 @@ func (c Config) Adjusted() bool { return c.Kind == "mala" || c.Kind == "hmc" || 
 // Deterministic says whether steps use no randomness: descents, and flows along an ordinary differential equation.
 func (c Config) Deterministic() bool {
 	return c.Kind == "gradient_descent" || c.Kind == "nesterov" || c.IsFlow() && c.Mode != "sde"
+}
+
+// Settles says whether a chain goes somewhere and ends there, a descent or an annealing, so that every sample needs a chain
+// of its own, and there is no law to temper.
+func (c Config) Settles() bool {
+	return c.Kind == "gradient_descent" || c.Kind == "nesterov" || c.Kind == "annealed_langevin"
 }
 
 // Options are the YAML keys of the section, in order.

@@ -30,6 +30,8 @@ type Flow struct {
 	// NegateVelocity takes −f(x, 0) for the velocity, as equilibrium matching trains it: f is a gradient that points from data
 	// to noise and never sees the time.
 	NegateVelocity bool
+	// Timed shows the field the time even so.
+	Timed bool
 	// Duration is how long a field is followed that does not know the time: the steps lead from 0 to there. 0: see Interval.
 	Duration     float64
 	Reverse      bool // from data to noise
@@ -130,7 +132,10 @@ func (f Flow) Score(field integrators.Drift, x, t *Node) *Node {
 }
 
 func (f Flow) predict(field integrators.Drift, x, t *Node) *Node {
-	if f.NegateVelocity {
+	switch {
+	case f.NegateVelocity && f.Timed:
+		return Neg(field(x, t))
+	case f.NegateVelocity:
 		return Neg(field(x, ZerosLike(t)))
 	}
 	return field(x, t)

@@ -49,8 +49,13 @@ func (c *Config) flowDefaults() {
 		number(&c.SampleEps, 1e-3)
 	}
 	number(&c.SampleEps, 0)
-	if !sde && c.NegateVelocity != nil && *c.NegateVelocity && *c.SampleEps == 0 && c.Compat != "torchebm" {
-		number(&c.Duration, 1)
+	if c.NegateVelocity != nil && *c.NegateVelocity {
+		if c.TimeInvariant == nil {
+			c.TimeInvariant = new(true)
+		}
+		if !sde && *c.TimeInvariant && *c.SampleEps == 0 && c.Compat != "torchebm" {
+			number(&c.Duration, 1)
+		}
 	}
 }
 
@@ -91,10 +96,13 @@ func (c Config) validateFlow() (errs []error) {
 	if *d.NegateVelocity && d.Prediction != "velocity" {
 		fault("negate_velocity: the field predicts a %s, want prediction: velocity", d.Prediction)
 	}
+	if c.TimeInvariant != nil && !*d.NegateVelocity {
+		fault("time_invariant: %t, want it with negate_velocity: true", *c.TimeInvariant)
+	}
 	switch {
 	case c.Duration == nil:
-	case !*d.NegateVelocity || d.Mode != "ode" || d.Compat == "torchebm":
-		fault("duration: %g, want it with mode: ode, negate_velocity: true and compat: none", *c.Duration)
+	case !*d.NegateVelocity || !*d.TimeInvariant || d.Mode != "ode" || d.Compat == "torchebm":
+		fault("duration: %g, want it with mode: ode, negate_velocity: true, time_invariant: true and compat: none", *c.Duration)
 	case !positive(*c.Duration):
 		fault("duration: %g, want a positive number", *c.Duration)
 	case *d.SampleEps > 0:
@@ -171,7 +179,7 @@ func (c Config) NewFlow() (Flow, error) {
 		return Flow{}, fmt.Errorf("samplers: %w", err)
 	}
 	f := Flow{
-		Path: path, Scheme: scheme, Prediction: c.Prediction, NegateVelocity: *c.NegateVelocity, Reverse: *c.Reverse, Steps: c.Steps,
+		Path: path, Scheme: scheme, Prediction: c.Prediction, NegateVelocity: *c.NegateVelocity, Timed: c.TimeInvariant != nil && !*c.TimeInvariant, Reverse: *c.Reverse, Steps: c.Steps,
 		SampleEps: *c.SampleEps, Duration: orZero(c.Duration), SDE: c.Mode == "sde", TorchEBM: c.Compat == "torchebm", vp: c.Interpolant.Kind == "vp",
 	}
 	if f.TorchEBM {

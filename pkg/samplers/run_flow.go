@@ -171,8 +171,13 @@ func (r *flowRun) compileSDE(b *backend.Backend) (advance func(ctx context.Conte
 		}
 		return out[0], nil
 	}
-	advance = func(ctx context.Context, x *tensors.Tensor, times []float64, from int) (*tensors.Tensor, error) {
+	advance = func(ctx context.Context, x *tensors.Tensor, times []float64, from int) (_ *tensors.Tensor, err error) {
 		start := x
+		defer func() {
+			if err != nil && x != start {
+				backend.Release(x)
+			}
+		}()
 		move := func(next *tensors.Tensor, err error) error {
 			if err != nil {
 				return err
