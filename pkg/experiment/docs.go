@@ -41,7 +41,7 @@ func docs() map[string]keyDoc {
 
 		"loss":      {text: "the training objective; each kind has its own keys"},
 		"loss.kind": {text: "what is minimised", oneOf: losses.KindNames()},
-		"loss.energy_penalty": {text: "weight of mean f², over the data and over the negatives where there are some, which keeps energies near zero",
+		"loss.energy_penalty": {text: "weight of mean f², over the data and over the negatives where there are some, which keeps energies near zero; for a vector field, of the energy that it stands for",
 			follows: "loss.kind and loss.compat", min: 0},
 		"loss.gradient_penalty": {text: "weight of mean ‖∇E‖² over the data; of mean ‖f‖² for a field f", min: 0},
 		"loss.data_noise":       {text: "standard deviation of Gaussian noise added to the training rows", min: 0},

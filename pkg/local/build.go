@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
@@ -110,6 +111,9 @@ func (p *Parts) buildChains(energy models.Energy) error {
 	if err != nil {
 		return fmt.Errorf("tempering.reference_scale: %w", err)
 	}
+	for i, sd := range q.Std { // the model learns the rows with their noise
+		q.Std[i] = math.Hypot(sd, cfg.Tempering.ReferenceScale*cfg.Loss.DataNoise)
+	}
 	if cfg.Model.Base == "gaussian" {
 		p.Base = &q
 	}
@@ -158,7 +162,7 @@ func (p *Parts) buildData(loss losses.Loss) (err error) {
 		Network: p.Network, Loss: loss, Optimizer: cfg.Optimizer, Batch: cfg.Train.Batch,
 		Rows: p.rows, Classes: p.Classes, LabelDropout: cfg.Loss.LabelDropout, DataNoise: cfg.Loss.DataNoise, Seed: cfg.Seed,
 	}
-	if t, ok := loss.(losses.Tempered); ok {
+	if t, ok := loss.(losses.Tempered); ok && p.field() == nil {
 		tau, law := t.Temperature()
 		p.data.Temperature, p.NoLaw = tau, !law
 	}

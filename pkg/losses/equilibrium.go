@@ -60,7 +60,7 @@ func (l EquilibriumMatching) Build(m Model, in Batch) Result {
 	if l.TimeInvariant && l.Penalties != (Penalties{}) {
 		penalised, _ = l.at(m, in.data(), nil, in.Labels)
 	}
-	return l.Penalties.at(penalised, m, in, r)
+	return l.Penalties.addAt(penalised, m, in, r)
 }
 
 // equilibriumRows are the parts of the loss that belong to rows.

@@ -21,7 +21,7 @@ func (l FlowMatching) Needs(batch, _ int) Needs {
 // Build implements [Loss].
 func (l FlowMatching) Build(m Model, in Batch) Result {
 	perRow, at := l.rows(m, in)
-	return l.Penalties.at(at, m.asField(), in, Result{Loss: weightedMean(perRow, in.Weights)})
+	return l.Penalties.addAt(at, m.asField(), in, Result{Loss: weightedMean(perRow, in.Weights)})
 }
 
 // rows builds the loss of each row, [batch], and the field where it is asked.

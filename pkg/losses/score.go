@@ -44,7 +44,7 @@ func (l ScoreMatching) Build(m Model, in Batch) Result {
 		trace = m.curvatures(in, s, v)
 	}
 	loss := ReduceAllMean(Sub(MulScalar(rowSum(Square(s.slope)), 0.5), MulScalar(trace, scale)))
-	return l.Penalties.at(s, m, in, Result{Loss: loss})
+	return l.Penalties.addAt(s, m, in, Result{Loss: loss})
 }
 
 // fewPasses is the number of backward passes that share one forward pass; more are done at once on copies of the batch,

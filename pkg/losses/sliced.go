@@ -34,7 +34,7 @@ func (l SlicedScoreMatching) Build(m Model, in Batch) Result {
 		half = MulScalar(ReduceSum(Square(along), 0), 0.5)
 	}
 	loss := ReduceAllMean(Sub(half, m.curvatures(in, s, v)))
-	return l.Penalties.at(s, m, in, Result{Loss: DivScalar(loss, float64(l.Projections))})
+	return l.Penalties.addAt(s, m, in, Result{Loss: DivScalar(loss, float64(l.Projections))})
 }
 
 // directions turns standard normals z [k, batch, dim] into directions with unit covariance.

@@ -55,11 +55,11 @@ func (p Penalties) Add(m Model, in Batch, r Result) Result {
 	if p == (Penalties{}) {
 		return r
 	}
-	return p.at(m.at(in.data(), nil, in.Labels), m, in, r)
+	return p.addAt(m.at(in.data(), nil, in.Labels), m, in, r)
 }
 
-// at is Add at states where the model is known already.
-func (p Penalties) at(s state, m Model, in Batch, r Result) Result {
+// addAt is Add at states where the model is known already.
+func (p Penalties) addAt(s state, m Model, in Batch, r Result) Result {
 	add := func(name string, weight float64, squares *Node) {
 		part := MulScalar(squares, weight)
 		r.Loss = Add(r.Loss, part)
