@@ -49,7 +49,7 @@ func docs() map[string]keyDoc {
 		"loss.compat":           {text: "torchebm: as TorchEBM 0.8.9 does where ours differs on purpose, for comparison", oneOf: losses.Compats},
 
 		"sampler":           {text: "the Markov chain that explores a rung between two swap sweeps, or the flow that draws from a field"},
-		"sampler.kind":      {text: "how states move", follows: "model.kind", oneOf: samplers.KindNames()},
+		"sampler.kind":      {text: "how states move", follows: "model.kind and loss.kind", oneOf: samplers.KindNames()},
 		"sampler.steps":     {text: "chain steps a scan; for a flow, steps from noise to data", follows: "sampler.kind", min: 1},
 		"sampler.step_size": {text: "ε of the target rung, a number or a schedule over training steps; hotter rungs take longer steps", follows: "sampler.kind"},
 

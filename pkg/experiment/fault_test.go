@@ -148,6 +148,8 @@ func TestFaults(t *testing.T) {
 		{"no law for a ladder", minimal + "sampler: {kind: annealed_langevin}\n", nil, []string{"f.yaml:3:11: sampler.kind: annealed_langevin has no law to temper, want tempering.rungs: 1, or mala, hmc or langevin"}},
 		{"a velocity for a gradient", minimal + "loss: {kind: flow_matching}\nsampler: {kind: langevin}\n", nil, []string{
 			"f.yaml:4:11: sampler.kind: langevin follows the gradient of an energy, and what loss.kind: flow_matching teaches is none: want flow"}},
+		{"a score for a velocity", minimal + "model: {kind: field_mlp}\nloss: {kind: score_matching}\nsampler: {kind: flow}\n", nil, []string{
+			"f.yaml:5:11: sampler.kind: flow follows a velocity, and loss.kind: score_matching teaches the gradient of an energy: want langevin"}},
 		{"a label that nobody has", minimal + "model: {kind: time_mlp, num_classes: 2}\nloss: {kind: flow_matching}\nsampler: {label: 7}\n", nil, []string{
 			"f.yaml:5:11: sampler.label: 7, want 0 to 1"}},
 

@@ -2,6 +2,7 @@ package experiment
 
 import (
 	"reflect"
+	"slices"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
@@ -83,8 +84,7 @@ func (c *Config) Resolve() {
 	}
 	fillSection(c, "model", &c.Model, c.Model.WithDefaults())
 
-	// The energy of equilibrium matching has its minima at the data, and no law.
-	fill(c, "sampler.kind", &c.Sampler.Kind, pick(c.Model.IsField(), "flow", pick(c.Loss.Kind == "equilibrium_matching", "gradient_descent", "mala")))
+	fill(c, "sampler.kind", &c.Sampler.Kind, c.usualSampler())
 	if c.Sampler.IsFlow() {
 		// A field is read as it was learnt.
 		if c.Loss.Interpolant.Kind != "" {
@@ -169,10 +169,28 @@ func (c *Config) negated() (is, timed bool) {
 	return false, false
 }
 
+// usualSampler is the kind of sampler that suits what the loss teaches.
+func (c *Config) usualSampler() string {
+	switch {
+	case c.Model.IsField() && c.scores():
+		return "langevin" // it has no energies to test a proposal by
+	case c.Model.IsField():
+		return "flow"
+	case c.Loss.Kind == "equilibrium_matching":
+		return "gradient_descent" // its energy has its minima at the data, and no law
+	}
+	return "mala"
+}
+
 // gradient says whether the field that the loss teaches stands for the gradient of an energy.
 func (c *Config) gradient() bool {
-	is, timed := c.negated()
-	return is && !timed
+	negated, timed := c.negated()
+	return negated && !timed || c.scores()
+}
+
+// scores says whether the loss matches scores: a field that it teaches is the gradient of an energy, and no velocity.
+func (c *Config) scores() bool {
+	return slices.Contains([]string{"score_matching", "sliced_score_matching", "denoising_score_matching"}, c.Loss.Kind)
 }
 
 // unused says whether the experiment has no use for a whole section, and why.

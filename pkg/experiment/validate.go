@@ -180,6 +180,8 @@ func (c *Config) validateFit() (errs []error) {
 		fault("sampler.kind: flow draws from a vector field, and model.kind: %s is an energy: want mala, hmc or langevin", c.Model.Kind)
 	case field && s.Adjusted():
 		fault("sampler.kind: %s needs an energy for its test, and model.kind: %s is a vector field: want flow, or model.energy: dot", s.Kind, c.Model.Kind)
+	case s.IsFlow() && c.scores():
+		fault("sampler.kind: flow follows a velocity, and loss.kind: %s teaches the gradient of an energy: want langevin", c.Loss.Kind)
 	case field && !s.IsFlow() && !c.gradient():
 		fault("sampler.kind: %s follows the gradient of an energy, and what loss.kind: %s teaches is none: want flow", s.Kind, c.Loss.Kind)
 	case c.Loss.Chains() && s.Deterministic() && !s.IsFlow():

@@ -85,11 +85,12 @@ func families(dir string) []family {
 	images := file("rows.idx, dataset: idx, labels: labels.idx, divide: 128")
 	return []family{
 		{"loss", losses.KindNames(), map[string][]row{
-			"parallel_tempering_cd":    anEnergy("loss.kind=parallel_tempering_cd", "tempering.rungs=3"),
-			"persistent_cd":            anEnergy("loss.kind=persistent_cd", "buffer.size=16"),
-			"contrastive_divergence":   anEnergy("loss.kind=contrastive_divergence"),
-			"score_matching":           {{text: tinyEnergy, sets: []string{"sampler={kind: hmc, steps: 1, leapfrog_steps: 2}", "evaluate.scans=2"}, run: true}},
-			"sliced_score_matching":    anEnergy("loss={kind: sliced_score_matching, n_projections: 1}"),
+			"parallel_tempering_cd":  anEnergy("loss.kind=parallel_tempering_cd", "tempering.rungs=3"),
+			"persistent_cd":          anEnergy("loss.kind=persistent_cd", "buffer.size=16"),
+			"contrastive_divergence": anEnergy("loss.kind=contrastive_divergence"),
+			"score_matching":         {{text: tinyEnergy, sets: []string{"sampler={kind: hmc, steps: 1, leapfrog_steps: 2}", "evaluate.scans=2"}, run: true}},
+			"sliced_score_matching": append(anEnergy("loss={kind: sliced_score_matching, n_projections: 1}"),
+				aField("loss={kind: sliced_score_matching, n_projections: 1}", "sampler={kind: langevin, steps: 2}")...), // a field for the gradient
 			"denoising_score_matching": anEnergy("loss={kind: denoising_score_matching, sigma: 0.3}"),
 			"equilibrium_matching":     {{text: tinyField, sets: []string{"loss={kind: equilibrium_matching}", "sampler={kind: nesterov, steps: 3, step_size: 0.01}"}, run: true}},
 			"flow_matching":            aField("loss={kind: flow_matching}"),
