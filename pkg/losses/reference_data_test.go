@@ -3,14 +3,11 @@ package losses_test
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 
-	"github.com/gomlx/gomlx/pkg/core/dtypes"
 	. "github.com/gomlx/gomlx/pkg/core/graph"
 
-	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/couplings"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 	"github.com/kelvin-ebm/kelvin/pkg/interpolants"
@@ -383,12 +380,6 @@ func (j *job) build(in []*Node) (out []*Node) {
 
 // run compares everything that is expected of a case. absent are the values of parts that the loss has none of.
 func (r *replay) run(t *testing.T, rec recorded, absent map[string]float64) {
-	if r.dtype == dtypes.Float32 && strings.Contains(rec.Notes, "only float64") {
-		t.Skip(rec.Notes)
-	}
-	if r.dtype == dtypes.Float32 && r.backend.Kind() == backend.CPU {
-		t.Skip("to save the time of compiling: TestContract compares float32 on XLA with float64 for every loss")
-	}
 	j := rec.prepare(t)
 	r.jobs.list = append(r.jobs.list, j)
 	t.Parallel() // waits until all cases are prepared
