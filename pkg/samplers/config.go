@@ -52,6 +52,12 @@ type Config struct {
 	Reverse        *bool               `yaml:"reverse,omitempty"`         // flow, ode: from data to noise
 	Atol           *float64            `yaml:"atol,omitempty"`            // flow, adaptive integrator
 	Rtol           *float64            `yaml:"rtol,omitempty"`            // flow, adaptive integrator
+	Norm           string              `yaml:"norm,omitempty"`            // flow, adaptive integrator: see integrators.Controller
+	Safety         *float64            `yaml:"safety,omitempty"`          // the same
+	MinFactor      *float64            `yaml:"min_factor,omitempty"`      // the same
+	MaxFactor      *float64            `yaml:"max_factor,omitempty"`      // the same
+	MaxStepSize    *float64            `yaml:"max_step_size,omitempty"`   // the same
+	MaxSteps       *int                `yaml:"max_steps,omitempty"`       // the same
 	DiffusionForm  string              `yaml:"diffusion_form,omitempty"`  // flow, sde: see interpolants.DiffusionForms
 	DiffusionNorm  *float64            `yaml:"diffusion_norm,omitempty"`  // flow, sde
 	LastStep       string              `yaml:"last_step,omitempty"`       // flow, sde: one of LastSteps

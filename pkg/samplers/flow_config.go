@@ -81,14 +81,21 @@ func (c Config) validateFlow() (errs []error) {
 	case d.Mode == "sde" && !slices.Contains(integrators.SDENames(), scheme.Name):
 		fault("integrator: %q is for mode: ode, want one of %s", d.Integrator, strings.Join(integrators.SDENames(), ", "))
 	}
-	if err == nil && !scheme.Adaptive() && (c.Atol != nil || c.Rtol != nil) {
-		fault("atol, rtol: %s has fixed steps, want one of %s, or no tolerances", d.Integrator, strings.Join(integrators.AdaptiveNames(), ", "))
-	}
-	if c.Atol != nil && !positive(*c.Atol) {
-		fault("atol: %g, want a positive number", *c.Atol)
-	}
-	if c.Rtol != nil && !positive(*c.Rtol) {
-		fault("rtol: %g, want a positive number", *c.Rtol)
+	control, set := c.control()
+	switch {
+	case err == nil && !scheme.Adaptive() && len(set) > 0:
+		fault("%s: %s has fixed steps, want one of %s, or no control of steps", set[0], d.Integrator, strings.Join(integrators.AdaptiveNames(), ", "))
+	default:
+		errs = append(errs, unjoin(control.Validate())...)
+		// Zeros would stand for defaults there.
+		for _, n := range []struct {
+			key  string
+			zero bool
+		}{{"atol", isZero(c.Atol)}, {"rtol", isZero(c.Rtol)}, {"safety", isZero(c.Safety)}, {"min_factor", isZero(c.MinFactor)}, {"max_factor", isZero(c.MaxFactor)}, {"max_steps", isZero(c.MaxSteps)}} {
+			if n.zero {
+				fault("%s: 0, want a positive number, or leave the key out for its default", n.key)
+			}
+		}
 	}
 	if eps := *d.SampleEps; !(eps >= 0 && eps < 0.5) {
 		fault("sample_eps: %g, want a value in [0, 0.5)", eps)
@@ -186,7 +193,7 @@ func (c Config) NewFlow() (Flow, error) {
 		f.Path = interpolants.TorchEBM(path)
 	}
 	if scheme.Adaptive() {
-		f.Control = integrators.Controller{Atol: *c.Atol, Rtol: *c.Rtol}
+		f.Control, _ = c.control()
 	}
 	if f.SDE {
 		f.Diffusion = interpolants.Diffusion{Form: c.DiffusionForm, Norm: *c.DiffusionNorm}
@@ -198,9 +205,35 @@ func (c Config) NewFlow() (Flow, error) {
 	return f, nil
 }
 
+func isZero[T int | float64](v *T) bool { return v != nil && *v == 0 }
+
 func orZero(v *float64) float64 {
 	if v == nil {
 		return 0
 	}
 	return *v
+}
+
+// control is the choice of step sizes of an adaptive integrator, and the keys that say something of it.
+func (c Config) control() (control integrators.Controller, set []string) {
+	number := func(key string, from *float64, into *float64) {
+		if from == nil {
+			return
+		}
+		set = append(set, key)
+		*into = *from
+	}
+	number("atol", c.Atol, &control.Atol)
+	number("rtol", c.Rtol, &control.Rtol)
+	number("safety", c.Safety, &control.Safety)
+	number("min_factor", c.MinFactor, &control.MinFactor)
+	number("max_factor", c.MaxFactor, &control.MaxFactor)
+	number("max_step_size", c.MaxStepSize, &control.MaxStepSize)
+	if control.Norm = c.Norm; c.Norm != "" {
+		set = append(set, "norm")
+	}
+	if c.MaxSteps != nil {
+		set, control.MaxSteps = append(set, "max_steps"), *c.MaxSteps
+	}
+	return control, set
 }

@@ -251,3 +251,26 @@ func TestDurationOfANegatedVelocity(t *testing.T) {
 		}
 	}
 }
+
+// With a step size a row, a row's result does not depend on the others: the row alone ends at the same state.
+func TestStepSizeOfARow(t *testing.T) {
+	b := testutil.Backend(t, backend.Go)
+	end := func(norm string, start ...float32) float64 {
+		return run(t, b, samplers.RunOptions{Sampler: samplers.Config{Kind: "flow", NegateVelocity: ptr(true), Duration: ptr(4.0), Rtol: ptr(0.05), Norm: norm},
+			Network: timeless{}, Chains: len(start), Start: start, Double: true}).X[0]
+	}
+	if alone, beside := end("row", 1), end("row", 1, 1e4); alone != beside {
+		t.Errorf("row: %v alone, %v beside another", alone, beside)
+	}
+	if alone, beside := end("batch", 1), end("batch", 1, 1e4); alone == beside {
+		t.Errorf("batch: %v in both, want the other row to show", alone)
+	}
+	for key, c := range map[string]samplers.Config{
+		"safety": {Kind: "flow", Safety: ptr(0.0)}, "norm": {Kind: "flow", Norm: "max"}, "max_steps": {Kind: "flow", MaxSteps: ptr(0)},
+		"max_factor": {Kind: "flow", Integrator: "rk4", MaxFactor: ptr(2.0)},
+	} {
+		if err := c.WithDefaults().Validate(); err == nil || !strings.HasPrefix(err.Error(), key+": ") {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
