@@ -156,46 +156,21 @@ func (t *DataTrainer) model(pieces []*Node) losses.Model {
 }
 
 func (t *DataTrainer) compileTrain() (*backend.Program, error) {
-	vector := backend.Input{Shape: shapes.Make(f32, t.params)}
-	add := func(in []backend.Input, name string) []backend.Input {
-		vector.Name = name
-		return append(in, vector)
-	}
-	in := add(nil, "theta")
-	if t.cfg.Optimizer.EMA > 0 {
-		in = add(in, "ema")
-	}
-	for i := range t.cfg.Optimizer.moments() {
-		in = add(in, fmt.Sprintf("moment%d", i+1))
-	}
+	in := t.cfg.Optimizer.weightInputs(t.params)
 	in = append(in, backend.Input{Name: "hyper", Shape: shapes.Make(f32, hyperSize)})
 	in = append(in, t.batchInputs()...)
 	return backend.Compile(t.backend, "train", in, func(nodes []*Node) []*Node {
 		r := &reader{nodes}
-		theta := r.next()
-		var ema *Node
-		if t.cfg.Optimizer.EMA > 0 {
-			ema = r.next()
-		}
-		var moments []*Node
-		for range t.cfg.Optimizer.moments() {
-			moments = append(moments, r.next())
-		}
+		w := t.cfg.Optimizer.readWeights(r)
 		hyper := r.next()
 		batch := t.batch(r)
-		pieces := models.Unpack(t.cfg.Network, theta)
+		pieces := models.Unpack(t.cfg.Network, w.theta)
 		result := t.cfg.Loss.Build(t.model(pieces), batch)
 		if !result.Loss.IsScalar() {
 			panic(fmt.Errorf("a loss of %s, want a scalar", result.Loss.Shape()))
 		}
-		grad := flatten(Gradient(result.Loss, pieces...))
-		grad, norm := t.cfg.Optimizer.clip(grad)
-		theta, moments = t.cfg.Optimizer.update(theta, grad, moments, hyper)
-		out := []*Node{theta}
-		if ema != nil {
-			out = append(out, averaged(ema, theta, hyper))
-		}
-		out = append(out, moments...)
+		w, norm := t.cfg.Optimizer.descend(w, result.Loss, pieces, hyper)
+		out := w.nodes()
 		scores := []*Node{vec(result.Loss), vec(norm)}
 		t.partNames = t.partNames[:0]
 		for _, p := range result.Parts {

@@ -1,9 +1,13 @@
 package engine
 
 import (
+	"fmt"
 	"math"
 
 	. "github.com/gomlx/gomlx/pkg/core/graph"
+	"github.com/gomlx/gomlx/pkg/core/shapes"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
 )
 
 // moments is how many vectors of optimizer state the kind keeps beside the parameters.
@@ -85,4 +89,54 @@ func (c OptimizerConfig) update(theta, grad *Node, state []*Node, hyper *Node) (
 func averaged(ema, theta, hyper *Node) *Node {
 	decay := Reshape(Slice(hyper, AxisElem(3)))
 	return Add(Mul(ema, decay), Mul(theta, OneMinus(decay)))
+}
+
+// weights are the parameters in the graph of a training step, with what the optimizer keeps beside them.
+type weights struct {
+	theta, ema *Node // ema is nil where no average is kept
+	moments    []*Node
+}
+
+// weightInputs are the inputs of a training step that readWeights reads.
+func (c OptimizerConfig) weightInputs(params int) []backend.Input {
+	vector := func(name string) backend.Input { return backend.Input{Name: name, Shape: shapes.Make(f32, params)} }
+	in := []backend.Input{vector("theta")}
+	if c.EMA > 0 {
+		in = append(in, vector("ema"))
+	}
+	for i := range c.moments() {
+		in = append(in, vector(fmt.Sprintf("moment%d", i+1)))
+	}
+	return in
+}
+
+func (c OptimizerConfig) readWeights(r *reader) (w weights) {
+	w.theta = r.next()
+	if c.EMA > 0 {
+		w.ema = r.next()
+	}
+	for range c.moments() {
+		w.moments = append(w.moments, r.next())
+	}
+	return w
+}
+
+// descend makes one optimizer step from w down the gradient of a loss in the pieces of θ, and gives the norm of that
+// gradient before clipping.
+func (c OptimizerConfig) descend(w weights, loss *Node, pieces []*Node, hyper *Node) (next weights, norm *Node) {
+	grad, norm := c.clip(flatten(Gradient(loss, pieces...)))
+	next.theta, next.moments = c.update(w.theta, grad, w.moments, hyper)
+	if w.ema != nil {
+		next.ema = averaged(w.ema, next.theta, hyper)
+	}
+	return next, norm
+}
+
+// nodes are the outputs that replace the inputs of weightInputs, in their order.
+func (w weights) nodes() []*Node {
+	out := []*Node{w.theta}
+	if w.ema != nil {
+		out = append(out, w.ema)
+	}
+	return append(out, w.moments...)
 }

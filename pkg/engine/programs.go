@@ -159,13 +159,7 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 	if s.spec.Batch < 1 {
 		return nil, fmt.Errorf("engine: train: batch %d, want at least 1", s.spec.Batch)
 	}
-	in := []backend.Input{s.thetaInput("theta")}
-	if s.spec.Optimizer.EMA > 0 {
-		in = append(in, s.thetaInput("ema"))
-	}
-	for i := range s.spec.Optimizer.moments() {
-		in = append(in, s.thetaInput(fmt.Sprintf("moment%d", i+1)))
-	}
+	in := s.spec.Optimizer.weightInputs(s.params)
 	in = append(in,
 		backend.Input{Name: "positives", Shape: shapes.Make(f32, s.spec.Batch, s.spec.dim())},
 		backend.Input{Name: "hyper", Shape: shapes.Make(f32, hyperSize)})
@@ -173,32 +167,18 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 	in = append(in, s.kernelInputs(s.blockLen[0])...)
 	return backend.Compile(s.backend, "train", in, func(nodes []*Node) []*Node {
 		r := &reader{nodes}
-		theta := r.next()
-		var ema *Node
-		if s.spec.Optimizer.EMA > 0 {
-			ema = r.next()
-		}
-		var moments []*Node
-		for range s.spec.Optimizer.moments() {
-			moments = append(moments, r.next())
-		}
+		w := s.spec.Optimizer.readWeights(r)
 		positives, hyper := r.next(), r.next()
 		swept, start := s.drawn(r)
 
 		negatives := Slice(swept, AxisRange(s.spec.rows()-s.spec.Chains, s.spec.rows()))
-		pieces := models.Unpack(s.spec.Network, theta)
+		pieces := models.Unpack(s.spec.Network, w.theta)
 		terms := s.spec.loss(models.At(s.spec.Network, pieces)).Build(positives, negatives)
-		grad := flatten(Gradient(terms.Loss, pieces...))
-		grad, norm := s.spec.Optimizer.clip(grad)
-		theta, moments = s.spec.Optimizer.update(theta, grad, moments, hyper)
-		out := []*Node{theta}
-		if ema != nil {
-			out = append(out, averaged(ema, theta, hyper))
-		}
-		out = append(out, moments...)
+		w, norm := s.spec.Optimizer.descend(w, terms.Loss, pieces, hyper)
+		out := w.nodes()
 
 		x, pool := start()
-		next, packed := s.explored(r, s.network(theta), x, s.blockLen[0], true)
+		next, packed := s.explored(r, s.network(w.theta), x, s.blockLen[0], true)
 		out = append(out, next)
 		if pool != nil {
 			out = append(out, pool)
