@@ -1,6 +1,8 @@
 // Package diagnostics measures how good a trained energy is: its exact negative log-likelihood in one and two dimensions,
 // and, in any dimension, how far samples are from data (maximum mean discrepancy, sliced Wasserstein distance, Fréchet
-// distance), which modes they reach, and whether a classifier finds the class that they should show.
+// distance), which modes they reach, and whether a classifier finds the class that they should show. Of the chains that
+// gave the samples it says how many independent draws they are worth and whether they agree, of importance weights whether
+// their tail can be trusted.
 //
 //	nll, err := diagnostics.NLL2D(energies, test.Rows, diagnostics.Quadrature{})
 //	if err != nil {
@@ -12,6 +14,8 @@
 //	modes, err := diagnostics.Coverage(samples, law.Modes, law.ModeWeights, law.ModeRadius)
 //	c, err := diagnostics.TrainClassifier(images, labels, 64, 10, diagnostics.ClassifierOptions{Seed: 7})
 //	accuracy, err := c.Accuracy(sampledImages, askedLabels)
+//	draws, err := diagnostics.ESS(energiesOfChains)
+//	rhat, err := diagnostics.SplitRHat(energiesOfChains) // above 1.01 they have not mixed
 //
 // Everything is a function of its arguments: what is chosen at random is chosen by counter from a seed.
 package diagnostics

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 )
@@ -16,6 +18,9 @@ type Settings struct {
 	Seed    uint64
 	// Fresh says that rung 0 is an independent draw of the reference at every scan, as on the linear path.
 	Fresh bool
+	// Schedule is one of [Schedules]; "" is deo.
+	Schedule string
+	Window   int // scans that windowed holds a parity, 0 stands for 1, see [Window]; not read by the other schedules
 	// Uniform gives u in (0, 1] of a pair, by its lower rung; nil is the counter-based draw at (scan, ladder, pair).
 	// Tests replay recorded draws through it.
 	Uniform func(scan uint64, ladder, pair uint32) float64
@@ -29,6 +34,7 @@ type Ensemble struct {
 	betas    []float64
 	rungs    int
 	columns  int
+	window   uint64
 	state    State
 	live     []int32 // all columns in order
 	seen     []bool  // [M], scratch
@@ -53,6 +59,15 @@ func NewEnsemble(s Settings) (*Ensemble, error) {
 	} else if uint64(s.Offset)+uint64(m) > math.MaxUint32 {
 		errs = append(errs, fmt.Errorf("tempering: ensemble: %d columns from number %d, want numbers below %d", m, s.Offset, uint32(math.MaxUint32)))
 	}
+	if s.Schedule == "" {
+		s.Schedule = Schedules[0]
+	}
+	if !slices.Contains(Schedules, s.Schedule) {
+		errs = append(errs, fmt.Errorf("tempering: ensemble: schedule %q, want one of %s", s.Schedule, strings.Join(Schedules, ", ")))
+	}
+	if s.Window < 0 {
+		errs = append(errs, fmt.Errorf("tempering: ensemble: window of %d scans, want at least 1, or 0 for 1", s.Window))
+	}
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
@@ -61,7 +76,7 @@ func NewEnsemble(s Settings) (*Ensemble, error) {
 		s.Uniform = func(scan uint64, ladder, pair uint32) float64 { return rng.Uniform(seed, rng.Swap, scan, ladder, pair) }
 	}
 	e := &Ensemble{
-		settings: s, betas: s.Ladder.Betas(), rungs: k, columns: m,
+		settings: s, betas: s.Ladder.Betas(), rungs: k, columns: m, window: uint64(max(s.Window, 1)),
 		state: newState(k, m), live: make([]int32, m), seen: make([]bool, m),
 	}
 	for c := range e.live {
@@ -74,6 +89,36 @@ func NewEnsemble(s Settings) (*Ensemble, error) {
 func (e *Ensemble) NumRungs() int   { return e.rungs }
 func (e *Ensemble) NumColumns() int { return e.columns }
 
+// Ladder is the ladder of the next sweep.
+func (e *Ensemble) Ladder() *Ladder { return e.settings.Ladder }
+
+// SetLadder replaces the ladder from the next sweep on by one of as many rungs. The statistics stay; [Ensemble.Reset]
+// forgets them. The ladder is no part of [State]: who cuts a run keeps it beside the state.
+func (e *Ensemble) SetLadder(l *Ladder) error {
+	if l == nil {
+		return errors.New("tempering: set ladder: no ladder")
+	}
+	if l.NumRungs() != e.rungs {
+		return fmt.Errorf("tempering: set ladder: %d rungs, want %d", l.NumRungs(), e.rungs)
+	}
+	e.settings.Ladder, e.betas = l, l.Betas()
+	return nil
+}
+
+// Window is the number of scans for which the windowed schedule holds a parity.
+func (e *Ensemble) Window() int { return int(e.window) }
+
+// SetWindow replaces the number of scans that the windowed schedule holds a parity. Pairs that swapped in the window
+// that this breaks off may swap again. Like the ladder, the window is no part of [State].
+func (e *Ensemble) SetWindow(scans int) error {
+	if scans < 1 {
+		return fmt.Errorf("tempering: set window: %d scans, want at least 1", scans)
+	}
+	e.window = uint64(scans)
+	clear(e.state.Swapped)
+	return nil
+}
+
 // Swept is what one sweep decided.
 type Swept struct {
 	// Perm, [K·B] rung-major: row k·B+b goes on with the state of row Perm[k·B+b]. It belongs to the caller.
@@ -84,6 +129,28 @@ type Swept struct {
 	Attempted, Accepted int // pairs
 	NonFinite           int // pairs whose log ratio was NaN or infinite
 	Restarts, Trips     int
+
+	// Alpha and Tried, [K−1] by pair, are Σ min(1, exp Δ) and the number of attempts, warming columns left out.
+	Alpha []float64
+	Tried []int
+	// Target, [B], is the acceptance min(1, exp Δ) of the pair (K−2, K−1) of each column, NaN where it was not tried;
+	// TargetSwapped says where it was accepted.
+	Target        []float64
+	TargetSwapped []bool
+}
+
+func newSwept(rungs, live int) Swept {
+	out := Swept{
+		Perm: make([]int32, rungs*live), Restarted: make([]bool, live),
+		Alpha: make([]float64, rungs-1), Tried: make([]int, rungs-1), Target: make([]float64, live), TargetSwapped: make([]bool, live),
+	}
+	for row := range out.Perm {
+		out.Perm[row] = int32(row)
+	}
+	for j := range out.Target {
+		out.Target[j] = math.NaN()
+	}
+	return out
 }
 
 // Sweep ends scan t of the columns in live, each named at most once; nil means all of them in order. v holds V of the
@@ -101,35 +168,24 @@ func (e *Ensemble) Sweep(scan uint64, live []int32, v []float64) (Swept, error) 
 	if err := e.distinct(live); err != nil {
 		return Swept{}, fmt.Errorf("tempering: sweep: %w", err)
 	}
-	out := Swept{Perm: make([]int32, e.rungs*b), Restarted: make([]bool, b)}
-	for row := range out.Perm {
-		out.Perm[row] = int32(row)
-	}
+	out := newSwept(e.rungs, b)
 	s := &e.state
 	for j, c := range live {
 		column := int(c)
 		e.record(column, j, &out)
-		for i := range Pairs(e.rungs, s.Scans[column]) {
+		e.openWindow(column)
+		for i := range Pairs(e.rungs, e.parity(column)) {
+			if e.closed(i, column) {
+				continue
+			}
 			lower, upper := i*b+j, (i+1)*b+j
 			delta := LogRatio(e.betas[i], e.betas[i+1], v[lower], v[upper])
 			accept := AcceptSwap(delta, e.settings.Uniform(scan, e.settings.Offset+uint32(c), uint32(i)))
-			out.Attempted++
-			if math.IsNaN(delta) || math.IsInf(delta, 0) {
-				out.NonFinite++
-			}
 			if accept {
-				out.Accepted++
 				out.Perm[lower], out.Perm[upper] = int32(upper), int32(lower)
-				x, y := i*e.columns+column, (i+1)*e.columns+column
-				s.Labels[x], s.Labels[y] = s.Labels[y], s.Labels[x]
+				e.exchange(i, column)
 			}
-			if !s.Warming[column] {
-				s.Attempts[i]++
-				s.AlphaSum[i] += acceptance(delta)
-				if accept {
-					s.Accepted[i]++
-				}
-			}
+			e.count(i, column, j, delta, accept, &out)
 		}
 		s.Scans[column]++
 	}
@@ -137,7 +193,69 @@ func (e *Ensemble) Sweep(scan uint64, live []int32, v []float64) (Swept, error) 
 	return out, nil
 }
 
-// record moves the label machines of the walkers at the two ends of a column.
+// parity is the number whose last bit says which pairs a column tries at the present scan of its own count.
+func (e *Ensemble) parity(column int) uint64 {
+	scan := e.state.Scans[column]
+	switch e.settings.Schedule {
+	case "seo":
+		return rng.Uint64(e.settings.Seed, rng.Parity, scan, e.settings.Offset+uint32(column), 0)
+	case "windowed":
+		return scan / e.window
+	default:
+		return scan
+	}
+}
+
+// openWindow lets every pair swap again where the windowed schedule begins a window.
+func (e *Ensemble) openWindow(column int) {
+	if e.settings.Schedule != "windowed" || e.state.Scans[column]%e.window != 0 {
+		return
+	}
+	for i := range e.rungs - 1 {
+		e.state.Swapped[i*e.columns+column] = false
+	}
+}
+
+// closed reports whether a pair swapped in the present window already.
+func (e *Ensemble) closed(pair, column int) bool { return e.state.Swapped[pair*e.columns+column] }
+
+// exchange lets the walkers of a pair trade places.
+func (e *Ensemble) exchange(pair, column int) {
+	s := &e.state
+	lower, upper := pair*e.columns+column, (pair+1)*e.columns+column
+	s.Labels[lower], s.Labels[upper] = s.Labels[upper], s.Labels[lower]
+	if e.settings.Schedule == "windowed" {
+		s.Swapped[lower] = true
+	}
+}
+
+// count adds one attempt to the statistics.
+func (e *Ensemble) count(pair, column, live int, delta float64, accept bool, out *Swept) {
+	alpha := acceptance(delta)
+	out.Attempted++
+	if accept {
+		out.Accepted++
+	}
+	if math.IsNaN(delta) || math.IsInf(delta, 0) {
+		out.NonFinite++
+	}
+	if pair == e.rungs-2 {
+		out.Target[live], out.TargetSwapped[live] = alpha, accept
+	}
+	s := &e.state
+	if s.Warming[column] {
+		return
+	}
+	out.Tried[pair]++
+	out.Alpha[pair] += alpha
+	s.Attempts[pair]++
+	s.AlphaSum[pair] += alpha
+	if accept {
+		s.Accepted[pair]++
+	}
+}
+
+// record moves the label machines of the walkers at the two ends of a column, then counts where its walkers stand.
 func (e *Ensemble) record(column, live int, out *Swept) {
 	if e.rungs == 1 {
 		return
@@ -159,6 +277,17 @@ func (e *Ensemble) record(column, live int, out *Swept) {
 		s.Warming[column] = false
 		out.Restarts++
 		out.Restarted[live] = true
+	}
+	if s.Warming[column] {
+		return
+	}
+	for k := range e.rungs {
+		switch s.Direction[int(s.Labels[k*e.columns+column])*e.columns+column] {
+		case upward:
+			s.Up[k]++
+		case downward:
+			s.Down[k]++
+		}
 	}
 }
 
@@ -204,70 +333,13 @@ func (e *Ensemble) distinct(columns []int32) error {
 // Label is the walker on a rung of a column.
 func (e *Ensemble) Label(rung, column int) int { return int(e.state.Labels[rung*e.columns+column]) }
 
+// Positions writes the rung of each walker of a column into into, [K] by label.
+func (e *Ensemble) Positions(column int, into []int32) {
+	for k := range e.rungs {
+		into[e.Label(k, column)] = int32(k)
+	}
+}
+
 // Warming reports whether a column was refilled and no walker has travelled from rung 0 to the target since; its
 // target rung is no sample of the model yet.
 func (e *Ensemble) Warming(column int) bool { return e.state.Warming[column] }
-
-// Stats are the statistics of the pairs since the last ResetPairs, and counts over the whole run.
-type Stats struct {
-	Pairs           []PairStats // K−1
-	Restarts, Trips uint64      // over all columns
-	Warming         int         // columns
-	NonFinite       uint64      // pairs with a NaN or infinite log ratio, all rejected but those at +Inf
-}
-
-// PairStats are the statistics of the pair (i, i+1), over the columns that are not warming.
-type PairStats struct {
-	Attempts, Accepted uint64
-	AlphaSum           float64 // Σ min(1, exp Δ)
-}
-
-// Rejection is 1 − mean α, which varies less than the share of rejected swaps; NaN before the first attempt.
-func (p PairStats) Rejection() float64 { return 1 - p.AlphaSum/float64(p.Attempts) }
-
-// Rejections are the rejection rates of the pairs, lowest rung first; NaN where a pair was not tried yet.
-func (s Stats) Rejections() []float64 {
-	out := make([]float64, len(s.Pairs))
-	for i, p := range s.Pairs {
-		out[i] = p.Rejection()
-	}
-	return out
-}
-
-// Stats returns the statistics.
-func (e *Ensemble) Stats() Stats {
-	s := &e.state
-	out := Stats{Pairs: make([]PairStats, e.rungs-1), NonFinite: s.NonFinite}
-	for i := range out.Pairs {
-		out.Pairs[i] = PairStats{s.Attempts[i], s.Accepted[i], s.AlphaSum[i]}
-	}
-	for c := range e.columns {
-		out.Restarts += s.Restarts[c]
-		out.Trips += s.Trips[c]
-		if s.Warming[c] {
-			out.Warming++
-		}
-	}
-	return out
-}
-
-// ResetPairs forgets the statistics of the pairs: at the end of a round, or when θ was replaced.
-func (e *Ensemble) ResetPairs() {
-	clear(e.state.Attempts)
-	clear(e.state.Accepted)
-	clear(e.state.AlphaSum)
-}
-
-// TripRate is the measured number of round trips a scan and column. The first 2K scans of a column do not count, for no
-// trip can end there; the rate is 0 until then. [PredictedTripRate] is what to compare it with.
-func (e *Ensemble) TripRate() float64 {
-	var trips, scans uint64
-	for c := range e.columns {
-		trips += e.state.Trips[c]
-		scans += e.state.Scans[c] - min(e.state.Scans[c], 2*uint64(e.rungs))
-	}
-	if scans == 0 {
-		return 0
-	}
-	return float64(trips) / float64(scans)
-}

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"pgregory.net/rapid"
-
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 )
 
@@ -76,35 +74,57 @@ func TestIndexProcessWhenEverySwapIsAccepted(t *testing.T) {
 	}
 }
 
-// Energies that do not depend on the walker give one rejection rate on every pair and a known rate of round trips.
-func TestRoundTripRateAtConstantRejection(t *testing.T) {
-	const scans = 60_000
-	for _, tc := range []struct {
-		rungs      int
-		rejection  float64
-		want, rtol float64
-	}{{10, 0.5, 0.0500, 0.05}, {10, 0.2, 0.1538, 0.05}, {10, 0.8, 0.01351, 0.10}, {20, 0.5, 0.0250, 0.10}} {
-		ladder := uniformLadder(t, tc.rungs)
-		e := newEnsemble(t, Settings{Ladder: ladder, Columns: 1, Seed: 1, Fresh: true})
-		betas := ladder.Betas()
-		v := make([]float64, tc.rungs)
-		for i := range tc.rungs - 1 {
-			v[i+1] = v[i] - math.Log1p(-tc.rejection)/(betas[i+1]-betas[i])
-		}
-		for scan := range uint64(scans) {
+// After a reset the walkers count as if they had just begun. With every swap accepted on four rungs a walker's trip takes
+// eight scans, so that the second 32 scans are the first over again.
+func TestResetCountsFromTheReset(t *testing.T) {
+	const rungs, scans = 4, 32
+	e := newEnsemble(t, Settings{Ladder: uniformLadder(t, rungs), Columns: 2, Fresh: true})
+	v := make([]float64, 2*rungs)
+	run := func(from uint64) {
+		for scan := from; scan < from+scans; scan++ {
 			sweep(t, e, scan, nil, v)
 		}
-		rates := e.Stats().Rejections()
-		if predicted := PredictedTripRate(rates); math.Abs(predicted/tc.want-1) > 2e-3 {
-			t.Errorf("K=%d r=%g: predicted %g, want %g", tc.rungs, tc.rejection, predicted, tc.want)
-		}
-		if got := e.TripRate(); math.Abs(got/tc.want-1) > tc.rtol {
-			t.Errorf("K=%d r=%g: %.5f round trips a scan, want %.5f ± %g%%", tc.rungs, tc.rejection, got, tc.want, 100*tc.rtol)
-		}
-		for i, r := range rates {
-			if math.Abs(r-tc.rejection) > 1e-9 {
-				t.Errorf("K=%d pair %d: rejection rate %g, want %g", tc.rungs, i, r, tc.rejection)
-			}
+	}
+	run(0)
+	before := e.Snapshot()
+	rate := e.TripRate()
+	if want := 13. / (scans - 2*rungs); math.Abs(rate-want) > 1e-15 {
+		t.Errorf("%g round trips a scan, want %g", rate, want)
+	}
+	e.Reset()
+	after := e.Snapshot()
+	if !slices.Equal(before.Labels, after.Labels) || !slices.Equal(before.Lineage, after.Lineage) || !slices.Equal(before.Scans, after.Scans) {
+		t.Error("Reset moved walkers, lineage numbers or clocks")
+	}
+	run(scans)
+	s := e.Stats()
+	if s.Trips != 2*13 || s.Restarts != 2*15 || e.TripRate() != rate || s.Pairs[0].Attempts != scans {
+		t.Errorf("after the reset %d trips, %d restarts, rate %g and %d attempts, want as before it", s.Trips, s.Restarts, e.TripRate(), s.Pairs[0].Attempts)
+	}
+}
+
+func TestSetLadder(t *testing.T) {
+	e := newEnsemble(t, Settings{Ladder: uniformLadder(t, 2), Columns: 1, Uniform: func(uint64, uint32, uint32) float64 { return 0.5 }})
+	near, err := LadderOf([]float64{0.9, 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := []float64{-1, 1} // Δ = −2·(1 − β₀): exp(−2) < ½ < exp(−0.2)
+	if swept := sweep(t, e, 0, nil, v); swept.Accepted != 0 || math.Abs(swept.Target[0]-math.Exp(-2)) > 1e-15 {
+		t.Errorf("far rungs: accepted %d at α = %g", swept.Accepted, swept.Target[0])
+	}
+	if swept := sweep(t, e, 1, nil, v); !math.IsNaN(swept.Target[0]) {
+		t.Errorf("an odd scan of two rungs: α = %g, want NaN", swept.Target[0])
+	}
+	if err := e.SetLadder(near); err != nil || e.Ladder() != near {
+		t.Fatalf("set ladder: %v", err)
+	}
+	if swept := sweep(t, e, 2, nil, v); !swept.TargetSwapped[0] || math.Abs(swept.Alpha[0]-math.Exp(-0.2)) > 1e-15 {
+		t.Errorf("near rungs: swapped %t at α = %g", swept.TargetSwapped[0], swept.Alpha[0])
+	}
+	for _, l := range []*Ladder{nil, uniformLadder(t, 3)} {
+		if err := e.SetLadder(l); err == nil || e.Ladder() != near {
+			t.Errorf("set ladder to %v: error %v", l, err)
 		}
 	}
 }
@@ -304,135 +324,12 @@ func TestSweepRefusesWhatDoesNotFit(t *testing.T) {
 		t.Error("a refused call changed the ensemble")
 	}
 	sweep(t, e, 0, []int32{1, 2}, make([]float64, 6)) // and left no mark behind
-	for _, s := range []Settings{{}, {Ladder: uniformLadder(t, 2)}, {Ladder: uniformLadder(t, 4), Columns: math.MaxInt32}, {Ladder: uniformLadder(t, 1), Columns: 8, Offset: math.MaxUint32 - 3}} {
+	for _, s := range []Settings{{}, {Ladder: uniformLadder(t, 2)}, {Ladder: uniformLadder(t, 4), Columns: math.MaxInt32}, {Ladder: uniformLadder(t, 1), Columns: 8, Offset: math.MaxUint32 - 3},
+		{Ladder: uniformLadder(t, 2), Columns: 1, Schedule: "even-odd"}, {Ladder: uniformLadder(t, 2), Columns: 1, Schedule: "windowed", Window: -1}} {
 		if _, err := NewEnsemble(s); err == nil {
 			t.Errorf("%+v: no error", s)
 		}
 	}
-}
-
-func TestRestoreRefusesABrokenState(t *testing.T) {
-	fresh := func() *Ensemble { return newEnsemble(t, Settings{Ladder: uniformLadder(t, 3), Columns: 2}) }
-	for _, tc := range []struct {
-		name  string
-		spoil func(*State)
-		want  string
-	}{
-		{"duplicate label", func(s *State) { s.Labels[0] = 1 }, "column 0: label 1 on rungs 0 and 1"},
-		{"foreign label", func(s *State) { s.Labels[3] = 7 }, "column 1: label 7 on rung 1"},
-		{"negative label", func(s *State) { s.Labels[3] = -1 }, "label -1"},
-		{"other number of columns", func(s *State) { s.Labels, s.Trips = s.Labels[:3], nil }, "labels: 3 values, want 6"},
-		{"impossible direction", func(s *State) { s.Direction[5] = 3 }, "direction 3 of walker 2"},
-		{"trips without restarts", func(s *State) { s.Trips[1] = 4 }, "column 1: 4 round trips but 0 restarts"},
-		{"more accepted than tried", func(s *State) { s.Accepted[1] = 1 }, "pair 1"},
-		{"acceptance sum not a number", func(s *State) { s.AlphaSum[0] = math.NaN() }, "pair 0"},
-	} {
-		e := fresh()
-		state := e.Snapshot()
-		tc.spoil(&state)
-		if err := e.Restore(state); err == nil || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
-		}
-		if !equalStates(e.Snapshot(), fresh().Snapshot()) {
-			t.Errorf("%s: a refused state was taken over in part", tc.name)
-		}
-	}
-}
-
-func equalStates(a, b State) bool {
-	return slices.Equal(a.Labels, b.Labels) && slices.Equal(a.Lineage, b.Lineage) && slices.Equal(a.Direction, b.Direction) &&
-		slices.Equal(a.Scans, b.Scans) && slices.Equal(a.Restarts, b.Restarts) && slices.Equal(a.Trips, b.Trips) && slices.Equal(a.Warming, b.Warming) &&
-		slices.Equal(a.Attempts, b.Attempts) && slices.Equal(a.Accepted, b.Accepted) && slices.Equal(a.AlphaSum, b.AlphaSum) && a.NonFinite == b.NonFinite
-}
-
-// Any sequence of sweeps of any columns with any energies, refills, resets and restarts from a snapshot keeps the
-// conservation laws, and a run that was cut and restored ends in the same state as one that was not.
-func TestEnsembleStateMachine(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rungs := rapid.IntRange(1, 6).Draw(t, "rungs")
-		columns := rapid.IntRange(1, 8).Draw(t, "columns")
-		betas := make([]float64, rungs)
-		for j := range betas {
-			betas[j] = float64(j+1) / float64(rungs)
-		}
-		ladder, err := LadderOf(betas)
-		if err != nil {
-			t.Fatal(err)
-		}
-		settings := Settings{Ladder: ladder, Columns: columns, Seed: rapid.Uint64().Draw(t, "seed"), Fresh: rapid.Bool().Draw(t, "fresh")}
-		e, err := NewEnsemble(settings)
-		if err != nil {
-			t.Fatal(err)
-		}
-		twin, _ := NewEnsemble(settings)
-		scan := uint64(0)
-		some := rapid.Custom(func(t *rapid.T) []int32 {
-			all := make([]int32, columns)
-			for c := range all {
-				all[c] = int32(c)
-			}
-			order := rapid.Permutation(all).Draw(t, "order")
-			return order[:rapid.IntRange(0, columns).Draw(t, "number")]
-		})
-		energy := rapid.OneOf(rapid.Float64Range(-3, 3), rapid.SampledFrom([]float64{math.NaN(), math.Inf(1), math.Inf(-1), 1e308, -1e308, 0}))
-		t.Repeat(map[string]func(*rapid.T){
-			"sweep": func(t *rapid.T) {
-				live := some.Draw(t, "live")
-				v := rapid.SliceOfN(energy, rungs*len(live), rungs*len(live)).Draw(t, "v")
-				swept, err := e.Sweep(scan, live, v)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if _, err := twin.Sweep(scan, live, v); err != nil {
-					t.Fatal(err)
-				}
-				scan++
-				seen := make([]bool, len(swept.Perm))
-				for _, from := range swept.Perm {
-					if seen[from] {
-						t.Fatalf("row %d taken twice", from)
-					}
-					seen[from] = true
-				}
-			},
-			"refill": func(t *rapid.T) {
-				columns := some.Draw(t, "columns")
-				if err := errorsOf(e.Refill(columns), twin.Refill(columns)); err != nil {
-					t.Fatal(err)
-				}
-			},
-			"reset": func(t *rapid.T) { e.ResetPairs(); twin.ResetPairs() },
-			"cut and restore": func(t *rapid.T) {
-				state := e.Snapshot()
-				next, err := NewEnsemble(settings)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := next.Restore(state); err != nil {
-					t.Fatal(err)
-				}
-				clear(state.Labels) // a snapshot shares nothing with the ensemble
-				e = next
-			},
-			"": func(t *rapid.T) {
-				if err := e.Check(); err != nil {
-					t.Fatal(err)
-				}
-				if !equalStates(e.Snapshot(), twin.Snapshot()) {
-					t.Fatal("the restored ensemble went another way")
-				}
-			},
-		})
-	})
-}
-
-func errorsOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func BenchmarkSweep(b *testing.B) {

@@ -11,6 +11,10 @@
 //	}
 //	fmt.Println(ensemble.Stats().Rejections(), ensemble.TripRate())
 //
+// The rejection rates give the communication barrier along the ladder, a [Curve], and with it the ladder on which all
+// pairs reject alike; an [Adapter] moves the ladder there while the model is trained, and [StepSizes] give every rung a
+// step size for its explorer.
+//
 // Every path is exponential in β: log π_β(x) = log q(x) + β·V(x) − log Z(β). On the linear path from a reference q,
 // V = −E − log q and β runs from 0; on the power path q is 1, V = −E and β runs from beta_min. One swap rule serves
 // both. The method is that of Syed, Bouchard-Côté, Deligiannidis and Doucet, JRSS B 84 (2022), "Non-reversible
@@ -27,28 +31,43 @@ import (
 // not change after it was made.
 type Ladder struct{ betas []float64 }
 
-// NewLadder spaces the ladder that cfg names, with N = K−1:
+// NewLadder spaces the ladder that cfg names, or that an adaptive one starts from, with N = K−1 and β_min = 0 on the
+// linear path:
 //
-//	cubic, linear path    β_j = (j/N)³, from 0
-//	cubic, power path     β_j = β_min + (1 − β_min)·(j/N)³
-//	geometric, power path β_j = β_min^{1 − j/N}: one ratio between neighbours
+//	cubic      β_j = β_min + (1 − β_min)·(j/N)³
+//	uniform    β_j = β_min + (1 − β_min)·j/N
+//	geometric  β_j = β_min^{1 − j/N}: one ratio between neighbours; on the power path
+//	adaptive   cfg.Betas where they are given, else cubic, and geometric on the power path
+//	fixed      cfg.Betas
 //
 // One rung is the target alone, [1], on either path.
 func NewLadder(cfg Config) (*Ladder, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("tempering: %w", err)
 	}
-	n := cfg.Rungs - 1
+	if len(cfg.Betas) > 0 {
+		return LadderOf(cfg.Betas)
+	}
+	n, lowest, form := cfg.Rungs-1, 0.0, cfg.Ladder
+	if cfg.Path == "power" {
+		lowest = cfg.BetaMin
+	}
+	if form == "adaptive" {
+		form = "cubic"
+		if cfg.Path == "power" {
+			form = "geometric"
+		}
+	}
 	betas := make([]float64, cfg.Rungs)
 	for j := range n {
 		x := float64(j) / float64(n)
-		switch {
-		case cfg.Ladder == "geometric":
-			betas[j] = math.Pow(cfg.BetaMin, 1-x)
-		case cfg.Path == "power":
-			betas[j] = cfg.BetaMin + float64((1-cfg.BetaMin)*float64(x*x*x))
+		switch form {
+		case "geometric":
+			betas[j] = math.Pow(lowest, 1-x)
+		case "uniform":
+			betas[j] = lowest + float64((1-lowest)*x)
 		default:
-			betas[j] = x * x * x
+			betas[j] = lowest + float64((1-lowest)*float64(x*x*x))
 		}
 	}
 	betas[n] = 1

@@ -2,29 +2,30 @@ package tempering
 
 import (
 	"math"
-	"strings"
 	"testing"
 
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 )
 
-// The recorded parallel-tempering cases whose energy needs no network, chains and swaps: E = 2·Σ(x² − 1)². The files
-// count rungs from the cold end, so that their pair r is our pair K−2−r, and the parity of a round is that of r.
-func TestReference(t *testing.T) {
-	energy := func(x []float64) float64 {
-		sum := 0.0
-		for _, v := range x {
-			sum += 2 * (v*v - 1) * (v*v - 1)
-		}
-		return sum
-	}
-	cases := 0
+// The recorded parallel-tempering cases whose energy needs no network, chains and swaps: the double well h·Σ(x² − b²)².
+// pkg/losses replays all of them. The files count rungs from the cold end, so that their pair r is our pair K−2−r, and
+// the parity of a round is that of r.
+func TestReferenceParallelTempering(t *testing.T) {
 	for _, c := range testutil.Reference(t, "losses") {
-		if !strings.HasPrefix(c.Name, "ptcd_") || c.Str("energy", "") != "double_well" {
+		if c.Component != "ParallelTemperingCD" || c.Str("energy", "") != "double_well" {
 			continue
 		}
-		cases++
 		t.Run(c.Name, func(t *testing.T) {
+			c.Only(t, []string{"energy", "tempering", "temperatures", "k_steps", "rounds", "step_size", "energy_reg_weight"},
+				[]string{"x", "noise", "uniform"}, []string{"states", "log_ratio", "attempted", "accepted", "negatives", "loss"})
+			height, b := c.Num("energy.barrier_height", 2), c.Num("energy.b", 1)
+			energy := func(x []float64) float64 {
+				sum := 0.0
+				for _, v := range x {
+					sum += height * (v*v - b*b) * (v*v - b*b)
+				}
+				return sum
+			}
 			temperatures := c.Params["temperatures"].([]any)
 			k := len(temperatures)
 			temperature := make([]float64, k)
@@ -38,14 +39,14 @@ func TestReference(t *testing.T) {
 				t.Fatal(err)
 			}
 			chains, dim := c.Inputs["x"].Shape[0], c.Inputs["x"].Shape[1]
-			rounds, steps, h := int(c.Num("rounds", 0)), int(c.Num("k_steps", 0)), c.Num("step_size", 0)
+			rounds, steps, size := int(c.Num("rounds", 0)), int(c.Num("k_steps", 0)), c.Schedule(t, "step_size", 1e-3)
 			uniform := c.Inputs["uniform"]
 			e := newEnsemble(t, Settings{Ladder: ladder, Columns: chains, Uniform: func(scan uint64, ladder, pair uint32) float64 {
 				return uniform.Slice(int(scan)).Slice(k - 2 - int(pair)).Data[ladder]
 			}})
 			start := newState(k, chains)
-			for b := range start.Scans {
-				start.Scans[b] = uint64(k - 2) // a round of even r tries our pairs i ≡ K−2 (mod 2)
+			for chain := range start.Scans {
+				start.Scans[chain] = uint64(k) // a round of even r tries our pairs i ≡ K−2 ≡ K (mod 2)
 			}
 			if err := e.Restore(start); err != nil {
 				t.Fatal(err)
@@ -59,16 +60,17 @@ func TestReference(t *testing.T) {
 			for round := range rounds {
 				v := make([]float64, len(states))
 				for row, x := range states {
-					r, b := k-1-row/chains, row%chains
-					drift, scale := h/temperature[r], math.Sqrt(2*h)
-					if c.Str("tempering", "") == "noise" {
-						drift, scale = h, math.Sqrt(2*h*temperature[r])
-					}
+					r, chain := k-1-row/chains, row%chains
 					next := append([]float64(nil), x...)
 					for step := range steps {
-						z := c.Inputs["noise"].Slice(round).Slice(r).Slice(step).Slice(b).Data
+						h := size.At(step)
+						drift, scale := h/temperature[r], math.Sqrt(2*h)
+						if c.Str("tempering", "") == "noise" {
+							drift, scale = h, math.Sqrt(2*h*temperature[r])
+						}
+						z := c.Inputs["noise"].Slice(round).Slice(r).Slice(step).Slice(chain).Data
 						for d, y := range next {
-							next[d] = y - drift*8*y*(y*y-1) + scale*z[d]
+							next[d] = y - drift*4*height*y*(y*y-b*b) + scale*z[d]
 						}
 					}
 					states[row], v[row] = next, -energy(next)
@@ -85,12 +87,12 @@ func TestReference(t *testing.T) {
 						attempted = 1
 					}
 					gotAttempted = append(gotAttempted, attempted)
-					for b := range chains {
+					for chain := range chains {
 						ratio, accepted := 0.0, 0.0
 						if tried[i] {
-							ratio = LogRatio(betas[i], betas[i+1], v[i*chains+b], v[(i+1)*chains+b])
+							ratio = LogRatio(betas[i], betas[i+1], v[i*chains+chain], v[(i+1)*chains+chain])
 						}
-						if int(swept.Perm[i*chains+b]) == (i+1)*chains+b {
+						if int(swept.Perm[i*chains+chain]) == (i+1)*chains+chain {
 							accepted = 1
 						}
 						gotRatio = append(gotRatio, ratio)
@@ -103,8 +105,8 @@ func TestReference(t *testing.T) {
 				}
 				states = moved
 				for r := range k {
-					for b := range chains {
-						gotStates = append(gotStates, states[(k-1-r)*chains+b]...)
+					for chain := range chains {
+						gotStates = append(gotStates, states[(k-1-r)*chains+chain]...)
 					}
 				}
 			}
@@ -115,8 +117,5 @@ func TestReference(t *testing.T) {
 			negatives := gotStates[(rounds-1)*k*chains*dim:][:chains*dim]
 			testutil.Compare(t, "negatives", negatives, c.Expect["negatives"], c.For64("negatives"))
 		})
-	}
-	if cases != 2 {
-		t.Errorf("%d cases of a double well, want 2", cases)
 	}
 }

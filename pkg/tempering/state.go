@@ -14,11 +14,14 @@ type State struct {
 	Scans     []uint64 // [M] scans of the column
 	Restarts  []uint64 // [M]
 	Trips     []uint64 // [M] round trips
+	Since     []uint64 // [M] scans of the column at the last Reset
 	Warming   []bool   // [M]
+	Swapped   []bool   // [K−1, M] by pair: it swapped in the present window (windowed only)
 
 	Attempts  []uint64  // [K−1] pair statistics since the last reset
 	Accepted  []uint64  // [K−1]
 	AlphaSum  []float64 // [K−1]
+	Up, Down  []uint64  // [K] walkers recorded on a rung that saw rung 0 last, or the target
 	NonFinite uint64
 }
 
@@ -26,8 +29,10 @@ func newState(rungs, columns int) State {
 	n := rungs * columns
 	s := State{
 		Labels: make([]int32, n), Lineage: make([]uint32, n), Direction: make([]uint8, n),
-		Scans: make([]uint64, columns), Restarts: make([]uint64, columns), Trips: make([]uint64, columns), Warming: make([]bool, columns),
+		Scans: make([]uint64, columns), Restarts: make([]uint64, columns), Trips: make([]uint64, columns), Since: make([]uint64, columns),
+		Warming: make([]bool, columns), Swapped: make([]bool, (rungs-1)*columns),
 		Attempts: make([]uint64, rungs-1), Accepted: make([]uint64, rungs-1), AlphaSum: make([]float64, rungs-1),
+		Up: make([]uint64, rungs), Down: make([]uint64, rungs),
 	}
 	for at := range s.Labels {
 		s.Labels[at] = int32(at / columns)
@@ -37,8 +42,10 @@ func newState(rungs, columns int) State {
 
 func (s State) clone() State {
 	s.Labels, s.Lineage, s.Direction = slices.Clone(s.Labels), slices.Clone(s.Lineage), slices.Clone(s.Direction)
-	s.Scans, s.Restarts, s.Trips, s.Warming = slices.Clone(s.Scans), slices.Clone(s.Restarts), slices.Clone(s.Trips), slices.Clone(s.Warming)
+	s.Scans, s.Restarts, s.Trips, s.Since = slices.Clone(s.Scans), slices.Clone(s.Restarts), slices.Clone(s.Trips), slices.Clone(s.Since)
+	s.Warming, s.Swapped = slices.Clone(s.Warming), slices.Clone(s.Swapped)
 	s.Attempts, s.Accepted, s.AlphaSum = slices.Clone(s.Attempts), slices.Clone(s.Accepted), slices.Clone(s.AlphaSum)
+	s.Up, s.Down = slices.Clone(s.Up), slices.Clone(s.Down)
 	return s
 }
 
@@ -49,6 +56,9 @@ func (e *Ensemble) Snapshot() State { return e.state.clone() }
 func (e *Ensemble) Restore(s State) error {
 	if err := s.check(e.rungs, e.columns); err != nil {
 		return fmt.Errorf("tempering: restore: %w", err)
+	}
+	if e.settings.Schedule != "windowed" && slices.Contains(s.Swapped, true) {
+		return fmt.Errorf("tempering: restore: a pair is closed until its window ends, want none under schedule %s", e.settings.Schedule)
 	}
 	e.state = s.clone()
 	return nil
@@ -70,8 +80,10 @@ func (s State) check(rungs, columns int) error {
 		got, want int
 	}{
 		{"labels", len(s.Labels), rungs * columns}, {"lineage", len(s.Lineage), rungs * columns}, {"direction", len(s.Direction), rungs * columns},
-		{"scans", len(s.Scans), columns}, {"restarts", len(s.Restarts), columns}, {"trips", len(s.Trips), columns}, {"warming", len(s.Warming), columns},
+		{"scans", len(s.Scans), columns}, {"restarts", len(s.Restarts), columns}, {"trips", len(s.Trips), columns}, {"since", len(s.Since), columns},
+		{"warming", len(s.Warming), columns}, {"swapped", len(s.Swapped), (rungs - 1) * columns},
 		{"attempts", len(s.Attempts), rungs - 1}, {"accepted", len(s.Accepted), rungs - 1}, {"alpha sum", len(s.AlphaSum), rungs - 1},
+		{"up", len(s.Up), rungs}, {"down", len(s.Down), rungs},
 	} {
 		if f.got != f.want {
 			errs = append(errs, fmt.Errorf("%s: %d values, want %d for %d rungs of %d columns", f.name, f.got, f.want, rungs, columns))
@@ -100,6 +112,9 @@ func (s State) check(rungs, columns int) error {
 		}
 		if s.Trips[c] > s.Restarts[c] {
 			return fmt.Errorf("column %d: %d round trips but %d restarts, want a restart in every trip", c, s.Trips[c], s.Restarts[c])
+		}
+		if s.Since[c] > s.Scans[c] {
+			return fmt.Errorf("column %d: counted since scan %d but only %d scans made", c, s.Since[c], s.Scans[c])
 		}
 	}
 	for i := range s.Attempts {

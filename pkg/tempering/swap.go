@@ -1,22 +1,6 @@
 package tempering
 
-import (
-	"iter"
-	"math"
-)
-
-// Pairs gives the lower rungs i of the pairs (i, i+1) that a ladder of K rungs tries at its scan t in the
-// deterministic even-odd scheme: those with i ≡ t (mod 2). A ladder of two rungs tries nothing at odd scans; its clock
-// goes on all the same.
-func Pairs(rungs int, scan uint64) iter.Seq[int] {
-	return func(yield func(int) bool) {
-		for i := int(scan & 1); i < rungs-1; i += 2 {
-			if !yield(i) {
-				return
-			}
-		}
-	}
-}
+import "math"
 
 // LogRatio is the logarithm Δ of the Metropolis ratio for exchanging the states of two neighbouring rungs:
 // Δ = (β_{i+1} − β_i)·(V(x_i) − V(x_{i+1})). The operands are those of the lower rung i and of the upper rung i+1, in

@@ -2,7 +2,6 @@ package tempering
 
 import (
 	"math"
-	"slices"
 	"testing"
 
 	"gonum.org/v1/gonum/mathext"
@@ -72,20 +71,6 @@ func TestLogUniformIsTheLogarithm(t *testing.T) {
 	}
 }
 
-func TestPairsAlternate(t *testing.T) {
-	for _, tc := range []struct {
-		rungs int
-		scan  uint64
-		want  []int
-	}{
-		{1, 0, nil}, {1, 1, nil}, {2, 0, []int{0}}, {2, 1, nil}, {5, 0, []int{0, 2}}, {5, 1, []int{1, 3}}, {6, 0, []int{0, 2, 4}}, {6, 7, []int{1, 3}},
-	} {
-		if got := slices.Collect(Pairs(tc.rungs, tc.scan)); !slices.Equal(got, tc.want) {
-			t.Errorf("%d rungs, scan %d: pairs %v, want %v", tc.rungs, tc.scan, got, tc.want)
-		}
-	}
-}
-
 // The acceptance of a swap between N(0, I/p₁) and N(0, I/p₂), R = p₂/p₁, is 2·I_{1/(1+R)}(d/2, d/2) (Predescu et al.
 // 2004). 0.006 is about five standard errors of 10⁵ pairs.
 func TestAcceptanceBetweenGaussians(t *testing.T) {
@@ -127,144 +112,6 @@ func TestAcceptanceBetweenGaussians(t *testing.T) {
 		}
 		if got := float64(p.Accepted) / float64(p.Attempts); math.Abs(got-tc.want) > 0.006 {
 			t.Errorf("R=%g d=%d: accepted share %.5f, want %.5f ± 0.006", tc.ratio, tc.dim, got, tc.want)
-		}
-	}
-}
-
-// The whole transition matrix of one sweep on a three-state space leaves the product of the rungs' laws as it is, for
-// each parity and both numbers of rungs.
-func TestSweepLeavesTheJointLawInvariant(t *testing.T) {
-	v := []float64{0.3, -1.1, 1.7}
-	logq := []float64{math.Log(0.5), math.Log(0.3), math.Log(0.2)}
-	for _, betas := range [][]float64{{0.2, 1}, {0, 0.35, 1}} {
-		ladder, err := LadderOf(betas)
-		if err != nil {
-			t.Fatal(err)
-		}
-		k := len(betas)
-		n := 1
-		for range k {
-			n *= 3
-		}
-		states := func(joint int) []int {
-			x := make([]int, k)
-			for i := range x {
-				x[i] = joint % 3
-				joint /= 3
-			}
-			return x
-		}
-		index := func(x []int) int {
-			joint := 0
-			for i := k - 1; i >= 0; i-- {
-				joint = 3*joint + x[i]
-			}
-			return joint
-		}
-		pi, total := make([]float64, n), 0.0
-		for j := range pi {
-			logp := 0.0
-			for i, x := range states(j) {
-				logp += logq[x] + betas[i]*v[x]
-			}
-			pi[j] = math.Exp(logp)
-			total += pi[j]
-		}
-		for parity := range 2 {
-			var u float64
-			e, err := NewEnsemble(Settings{Ladder: ladder, Columns: 1, Uniform: func(uint64, uint32, uint32) float64 { return u }})
-			if err != nil {
-				t.Fatal(err)
-			}
-			out := make([]float64, n)
-			for j := range pi {
-				x := states(j)
-				energies := make([]float64, k)
-				for i := range x {
-					energies[i] = v[x[i]]
-				}
-				sweep := func(at float64) (float64, []int) {
-					u = at
-					state := newState(k, 1)
-					state.Scans[0] = uint64(parity)
-					if err := e.Restore(state); err != nil {
-						t.Fatal(err)
-					}
-					swept, err := e.Sweep(uint64(parity), nil, energies)
-					if err != nil {
-						t.Fatal(err)
-					}
-					alpha := 0.0
-					for _, p := range e.Stats().Pairs {
-						alpha += p.AlphaSum // at most one pair is tried, on two and on three rungs
-					}
-					y := make([]int, k)
-					for i, from := range swept.Perm {
-						y[i] = x[from]
-					}
-					return alpha, y
-				}
-				// u below α moves to one state, u above it to the other: the rule as it runs, not its formula.
-				alpha, moved := sweep(0x1p-53)
-				if alpha > 0 {
-					if _, again := sweep(alpha * (1 - 1e-12)); !slices.Equal(again, moved) {
-						t.Errorf("betas %v parity %d state %v: not accepted at u just below α = %g", betas, parity, x, alpha)
-					}
-				}
-				if alpha < 1 {
-					_, kept := sweep(min(1, alpha*(1+1e-12)+1e-300))
-					if !slices.Equal(kept, x) {
-						t.Errorf("betas %v parity %d state %v: accepted at u just above α = %g", betas, parity, x, alpha)
-					}
-				}
-				out[index(moved)] += pi[j] / total * alpha
-				out[j] += pi[j] / total * (1 - alpha)
-			}
-			for j := range out {
-				if math.Abs(out[j]-pi[j]/total) > 1e-14 {
-					t.Errorf("betas %v parity %d: πP differs from π by %g at %v, want 1e-14", betas, parity, out[j]-pi[j]/total, states(j))
-				}
-			}
-		}
-	}
-}
-
-func TestBarrier(t *testing.T) {
-	// Gaussian precision path 1 → 10 in d = 100 dimensions, exact Λ 9.163: ten rungs, equally spaced in Λ, have the
-	// rejection rate 1 − 2·I_{1/(1+R)}(d/2, d/2), R = 10^(1/9). Plain sum 7.18, corrected 9.15.
-	r := 1 - 2*mathext.RegIncBeta(50, 50, 1/(1+math.Pow(10, 1./9)))
-	rates := slices.Repeat([]float64{r}, 9)
-	if got := RejectionSum(rates); math.Abs(got-7.18) > 0.005 {
-		t.Errorf("rejection sum %.4f, want 7.18", got)
-	}
-	got, bound := Barrier(rates, 1e6)
-	if math.Abs(got-9.15) > 0.006 || bound {
-		t.Errorf("Λ = %.4f (lower bound %t), want 9.15 and no bound", got, bound)
-	}
-	if got, bound := Barrier([]float64{1, 0}, 100); math.IsInf(got, 0) || !bound {
-		t.Errorf("a pair that never swaps: Λ = %g (lower bound %t), want a finite lower bound", got, bound)
-	}
-	if got, bound := Barrier([]float64{0, 0}, 100); got != 0 || bound {
-		t.Errorf("no rejections: Λ = %g (lower bound %t), want 0", got, bound)
-	}
-	if got, _ := Barrier([]float64{math.NaN()}, 100); !math.IsNaN(got) {
-		t.Errorf("a pair without attempts: Λ = %g, want NaN", got)
-	}
-}
-
-func TestPredictedTripRate(t *testing.T) {
-	for _, tc := range []struct {
-		rates []float64
-		want  float64
-	}{
-		{slices.Repeat([]float64{0.5}, 9), 0.05},
-		{slices.Repeat([]float64{0.2}, 9), 1 / (2 + 2*9*0.25)},
-		{slices.Repeat([]float64{0}, 9), 0.5},
-		{[]float64{0.5, 1}, 0},
-		{nil, 0.5},
-	} {
-		if got := PredictedTripRate(tc.rates); math.Abs(got-tc.want) > 1e-15 {
-			t.Errorf("%v: τ = %g, want %g", tc.rates, got, tc.want)
 		}
 	}
 }

@@ -38,6 +38,7 @@ const (
 	LossDraws  Purpose = 18 // device key of a loss's own draws: (step, shard, block)
 	LossChains Purpose = 19 // which rows the chains of energy matching start from: (step, shard)
 	Classifier Purpose = 20 // weights and batches of the classifier that evaluates samples
+	Parity     Purpose = 21 // coin of the stochastic even-odd schedule: (scan of the column, ladder)
 )
 
 const (

@@ -1,0 +1,102 @@
+package tempering
+
+import "math"
+
+// Stats are the statistics of the pairs since the last ResetPairs or Reset, and counts since the last Reset.
+type Stats struct {
+	Pairs           []PairStats // K−1
+	Restarts, Trips uint64      // over all columns
+	Warming         int         // columns
+	NonFinite       uint64      // pairs with a NaN or infinite log ratio, all rejected but those at +Inf
+}
+
+// PairStats are the statistics of the pair (i, i+1), over the columns that are not warming.
+type PairStats struct {
+	Attempts, Accepted uint64
+	AlphaSum           float64 // Σ min(1, exp Δ)
+}
+
+// Rejection is 1 − mean α, which varies less than the share of rejected swaps; NaN before the first attempt.
+func (p PairStats) Rejection() float64 { return 1 - p.AlphaSum/float64(p.Attempts) }
+
+// Rejections are the rejection rates of the pairs, lowest rung first; NaN where a pair was not tried yet.
+func (s Stats) Rejections() []float64 {
+	out := make([]float64, len(s.Pairs))
+	for i, p := range s.Pairs {
+		out[i] = p.Rejection()
+	}
+	return out
+}
+
+// Stats returns the statistics.
+func (e *Ensemble) Stats() Stats {
+	s := &e.state
+	out := Stats{Pairs: make([]PairStats, e.rungs-1), NonFinite: s.NonFinite}
+	for i := range out.Pairs {
+		out.Pairs[i] = PairStats{s.Attempts[i], s.Accepted[i], s.AlphaSum[i]}
+	}
+	for c := range e.columns {
+		out.Restarts += s.Restarts[c]
+		out.Trips += s.Trips[c]
+		if s.Warming[c] {
+			out.Warming++
+		}
+	}
+	return out
+}
+
+// ResetPairs forgets the statistics of the pairs.
+func (e *Ensemble) ResetPairs() {
+	clear(e.state.Attempts)
+	clear(e.state.Accepted)
+	clear(e.state.AlphaSum)
+}
+
+// Reset forgets everything that was counted: the statistics of the pairs, restarts, trips and the directions of the
+// walkers, the shares of [Ensemble.UpFraction] and the non-finite ratios; [Ensemble.TripRate] counts from here. For when
+// the law of the rungs changed: a ladder moved, θ was loaded, the reference was refitted. Walkers, lineage numbers,
+// warming columns and the clocks of the columns stay as they are.
+func (e *Ensemble) Reset() {
+	e.ResetPairs()
+	s := &e.state
+	clear(s.Direction)
+	clear(s.Restarts)
+	clear(s.Trips)
+	clear(s.Up)
+	clear(s.Down)
+	s.NonFinite = 0
+	copy(s.Since, s.Scans)
+}
+
+// TripRate is the measured number of round trips a scan and column since the last Reset. The first 2K scans of a column
+// after it do not count, for no trip can end there; the rate is 0 until then. [PredictedTripRate] is what to compare it
+// with.
+func (e *Ensemble) TripRate() float64 {
+	var trips, scans uint64
+	for c := range e.columns {
+		trips += e.state.Trips[c]
+		n := e.state.Scans[c] - e.state.Since[c]
+		scans += n - min(n, 2*uint64(e.rungs))
+	}
+	if scans == 0 {
+		return 0
+	}
+	return float64(trips) / float64(scans)
+}
+
+// UpFraction is f(i), [K]: among the walkers recorded on rung i since the last Reset that have been on rung 0, the share
+// that has not been on the target since. It falls from 1 to 0, and a cliff locates a bottleneck (Katzgraber et al., J.
+// Stat. Mech. 2006). With equal rejections it is a straight line under seo; under deo it steps down at the two ends and
+// is the flatter between them the fewer swaps are rejected. Columns that are warming do not count; NaN where no walker
+// was counted.
+func (e *Ensemble) UpFraction() []float64 {
+	out := make([]float64, e.rungs)
+	for k := range out {
+		up, down := float64(e.state.Up[k]), float64(e.state.Down[k])
+		out[k] = math.NaN()
+		if up+down > 0 {
+			out[k] = up / (up + down)
+		}
+	}
+	return out
+}
