@@ -30,6 +30,11 @@ type Config struct {
 	Integrator string `yaml:"integrator,omitempty"`
 	// Clamp keeps every coordinate in [lo, hi] (langevin; it changes the stationary law). Empty: no clamp.
 	Clamp []float64 `yaml:"clamp,flow,omitempty"`
+	// Box restricts the law to [lo, hi] in every coordinate (mala, hmc: a proposal outside is rejected; langevin: walls that
+	// reflect). Empty: no box. It belongs to the target and not to the kernel, see Confine.
+	Box []float64 `yaml:"box,flow,omitempty"`
+	// AcceptTarget is the share of proposals taken to which step sizes adapt, see TargetAccept (kinds with a Metropolis test).
+	AcceptTarget *float64 `yaml:"target_accept,omitempty"`
 
 	LeapfrogSteps  int      `yaml:"leapfrog_steps,omitempty"`  // hmc, rmhmc: steps a proposal
 	Mass           Mass     `yaml:"mass,flow,omitempty"`       // hmc
@@ -134,6 +139,57 @@ func (c Config) Settles() bool {
 	return c.Kind == "gradient_descent" || c.Kind == "nesterov" || c.Kind == "annealed_langevin"
 }
 
+// usualAccept is the share of proposals taken at which chains of many dimensions move best for what they cost: Roberts and
+// Rosenthal 1998 for MALA, Beskos et al. 2013 for HMC; 0 for a kind without a Metropolis test.
+func usualAccept(kind string) float64 {
+	switch kind {
+	case "mala":
+		return 0.574
+	case "hmc", "rmhmc":
+		return 0.65
+	}
+	return 0
+}
+
+// TargetAccept is the share of proposals taken to which an engine that adapts step sizes steers them: target_accept, or the
+// kind's own value where it is left out. It is 0 where step sizes stay: adaptation is switched off, or steps pass no Metropolis
+// test. [Run] adapts only where target_accept is set.
+func (c Config) TargetAccept() float64 {
+	if c.AcceptTarget != nil && c.Adjusted() {
+		return *c.AcceptTarget
+	}
+	return usualAccept(c.Kind)
+}
+
+// EffectiveBeta is the β for which steps at β = 1 aim at exp(−βE), if only their size were 0: 1 for kernels with a Metropolis
+// test, which reach it at any size, and 1/s² for Langevin steps of noise scale s, x ← x − ε∇E + s√(2ε)z. It is +Inf without
+// noise, and false where steps aim at no one law: a noise scale on a schedule, an annealing, a descent, a flow.
+func (c Config) EffectiveBeta() (float64, bool) {
+	switch c = c.WithDefaults(); {
+	case c.Adjusted():
+		return 1, true
+	case c.Kind == "langevin" && c.NoiseScale.Kind == "constant":
+		return 1 / (c.NoiseScale.Start * c.NoiseScale.Start), true
+	}
+	return 0, false
+}
+
+// Bounds is the section's box, false where there is none.
+func (c Config) Bounds() (box Box, ok bool) {
+	if len(c.Box) != 2 {
+		return Box{}, false
+	}
+	return Box{c.Box[0], c.Box[1]}, true
+}
+
+// Confine is the path within the section's box; the path itself where there is none.
+func (c Config) Confine(p Path) Path {
+	if box, ok := c.Bounds(); ok {
+		return p.Within(box)
+	}
+	return p
+}
+
 // Options are the YAML keys of the section, in order.
 func Options() []string {
 	var out []string
@@ -151,11 +207,11 @@ func (c *Config) field(key string) reflect.Value {
 
 func (c *Config) isSet(key string) bool { return !c.field(key).IsZero() }
 
-// idle says whether a key that the kind does not read holds what is the case anyway: noise at temperature 1, and steps of
-// Euler's scheme, whoever wrote it down.
+// idle says whether a key that the kind does not read holds what is the case anyway: noise at temperature 1, steps of Euler's
+// scheme, no walls, or step sizes that stay, whoever wrote it down.
 func (c Config) idle(key string) bool {
 	return key == "noise_scale" && c.NoiseScale.IsConstant(1) || key == "integrator" && !c.IsFlow() && c.Integrator == "euler_maruyama" ||
-		key == "clamp" && len(c.Clamp) == 0
+		key == "clamp" && len(c.Clamp) == 0 || key == "box" && len(c.Box) == 0 || key == "target_accept" && *c.AcceptTarget == 0
 }
 
 // WithDefaults fills the keys that the kind reads and c leaves out; the kind is mala where it is left out.
@@ -226,6 +282,11 @@ func (c Config) validateKernel(kind Kind) (errs []error) {
 	}
 	check("integrator", slices.Contains(integrators.SDENames(), c.Integrator), fmt.Sprintf("%q", c.Integrator), "one of "+strings.Join(integrators.SDENames(), ", "))
 	check("clamp", len(c.Clamp) == 0 || len(c.Clamp) == 2 && c.Clamp[0] < c.Clamp[1], c.Clamp, "[lo, hi] with lo < hi")
+	check("box", len(c.Box) == 0 || len(c.Box) == 2 && c.Box[0] < c.Box[1] && finite(c.Box), c.Box, "[lo, hi] with lo < hi, both finite")
+	if kind.has("clamp") && len(c.Clamp) > 0 && len(c.Box) > 0 {
+		errs = append(errs, errors.New("box: set beside clamp, want one of them"))
+	}
+	check("target_accept", c.TargetAccept() >= 0 && c.TargetAccept() < 1, c.TargetAccept(), "a value in [0, 1)")
 	check("leapfrog_steps", c.LeapfrogSteps >= 1, c.LeapfrogSteps, "at least 1")
 	check("mass", !slices.ContainsFunc(c.Mass, func(m float64) bool { return !positive(m) }), c.Mass, "positive numbers")
 	check("metric", slices.Contains(Metrics(), c.Metric), fmt.Sprintf("%q", c.Metric), "one of "+strings.Join(Metrics(), ", "))
@@ -257,7 +318,8 @@ func (c Config) validateKernel(kind Kind) (errs []error) {
 func positive(v float64) bool { return v > 0 && v <= math.MaxFloat64 }
 
 // NewKernel makes the kernel of one chain step. scale is the noise scale of the step, which the Langevin kinds alone use; nil
-// is 1. It panics for kind flow, which has no kernel, and for a kind that Validate refuses.
+// is 1. The box is not the kernel's, but the path's, see Confine. It panics for kind flow, which has no kernel, and for a kind
+// that Validate refuses.
 func (c Config) NewKernel(scale *Node) Kernel {
 	c = c.WithDefaults()
 	switch c.Kind {

@@ -35,6 +35,15 @@ func TestConfigValidate(t *testing.T) {
 		{"no steps, no step", langevin, func(c *samplers.Config) { c.Steps, c.StepSize = 0, schedules.Constant(0) }, []string{"steps: 0, want at least 1", "step_size: 0, want a positive number"}},
 		{"a clamp upside down", langevin, func(c *samplers.Config) { c.Clamp = []float64{1, -1} }, []string{"clamp: [1 -1], want [lo, hi] with lo < hi"}},
 		{"a clamp of NaN", langevin, func(c *samplers.Config) { c.Clamp = []float64{math.NaN(), 1} }, []string{"clamp: [NaN 1]"}},
+		{"walls", langevin, func(c *samplers.Config) { c.Box = []float64{-1, 1} }, nil},
+		{"walls and a clamp", langevin, func(c *samplers.Config) { c.Box, c.Clamp = []float64{-1, 1}, []float64{-1, 1} }, []string{"box: set beside clamp, want one of them"}},
+		{"a box upside down", of("mala"), func(c *samplers.Config) { c.Box = []float64{1, -1} }, []string{"box: [1 -1], want [lo, hi] with lo < hi, both finite"}},
+		{"a box without an end", of("hmc"), func(c *samplers.Config) { c.Box = []float64{0, math.Inf(1)} }, []string{"box: [0 +Inf]"}},
+		{"a box where nothing reads it", of("annealed_langevin"), func(c *samplers.Config) { c.Box = []float64{0, 1} }, []string{"box: not an option of kind annealed_langevin"}},
+		{"every proposal taken", of("mala"), func(c *samplers.Config) { c.AcceptTarget = ptr(1.) }, []string{"target_accept: 1, want a value in [0, 1)"}},
+		{"step sizes that stay", of("rmhmc"), func(c *samplers.Config) { c.AcceptTarget = ptr(0.) }, nil},
+		{"a target without a test", langevin, func(c *samplers.Config) { c.AcceptTarget = ptr(0.5) }, []string{"target_accept: not an option of kind langevin"}},
+		{"what is the case anyway", langevin, func(c *samplers.Config) { c.AcceptTarget, c.Box = ptr(0.), []float64{} }, nil},
 		{"half a clamp", langevin, func(c *samplers.Config) { c.Clamp = []float64{1} }, []string{"clamp: [1]"}},
 		{"masses without a sense", of("hmc"), func(c *samplers.Config) { c.Mass, c.LeapfrogSteps = samplers.Mass{1, -2}, -1 }, []string{"leapfrog_steps: -1, want at least 1", "mass: [1 -2], want positive numbers"}},
 		{"a metric of its own", of("rmhmc"), func(c *samplers.Config) { c.Metric, c.MetricStrength, c.SolverSteps = "flat", ptr(-1.), -1 }, []string{`metric: "flat", want one of quadratic`, "solver_steps: -1", "metric_strength: -1, want 0 or more"}},
@@ -107,6 +116,7 @@ func TestKinds(t *testing.T) {
 			{"levels", func(c *samplers.Config) { c.Levels = 2 }}, {"reverse", func(c *samplers.Config) { c.Reverse = ptr(false) }},
 			{"interpolant", func(c *samplers.Config) { c.Interpolant = interpolants.Config{Kind: "cosine"} }},
 			{"noise_scale", func(c *samplers.Config) { c.NoiseScale = schedules.Constant(2) }},
+			{"box", func(c *samplers.Config) { c.Box = []float64{0, 1} }}, {"target_accept", func(c *samplers.Config) { c.AcceptTarget = ptr(0.5) }},
 		} {
 			with := c
 			other.set(&with)
@@ -118,6 +128,40 @@ func TestKinds(t *testing.T) {
 	for _, key := range samplers.Options()[1:] {
 		if !slices.Contains(used, key) {
 			t.Errorf("%s: no kind reads it", key)
+		}
+	}
+}
+
+func TestTargetAccept(t *testing.T) {
+	for _, tc := range []struct {
+		config samplers.Config
+		want   float64
+	}{
+		{samplers.Config{Kind: "mala"}, 0.574}, {samplers.Config{Kind: "hmc"}, 0.65}, {samplers.Config{Kind: "rmhmc"}, 0.65},
+		{samplers.Config{Kind: "mala", AcceptTarget: ptr(0.4)}, 0.4}, {samplers.Config{Kind: "hmc", AcceptTarget: ptr(0.)}, 0},
+		{samplers.Config{Kind: "langevin"}, 0}, {samplers.Config{Kind: "nesterov"}, 0}, {samplers.Config{Kind: "flow"}, 0},
+	} {
+		if got := tc.config.WithDefaults().TargetAccept(); got != tc.want {
+			t.Errorf("%+v: %g, want %g", tc.config, got, tc.want)
+		}
+	}
+}
+
+func TestEffectiveBeta(t *testing.T) {
+	falling := schedules.Config{Kind: "linear", Start: 2, End: 1, Steps: schedules.WholeRun}
+	for _, tc := range []struct {
+		config samplers.Config
+		beta   float64
+		known  bool
+	}{
+		{samplers.Config{Kind: "mala"}, 1, true}, {samplers.Config{Kind: "hmc"}, 1, true}, {samplers.Config{Kind: "langevin"}, 1, true},
+		{samplers.Config{Kind: "langevin", NoiseScale: schedules.Constant(0.5)}, 4, true},
+		{samplers.Config{Kind: "langevin", NoiseScale: schedules.Constant(0)}, math.Inf(1), true},
+		{samplers.Config{Kind: "langevin", NoiseScale: falling}, 0, false},
+		{samplers.Config{Kind: "annealed_langevin"}, 0, false}, {samplers.Config{Kind: "gradient_descent"}, 0, false}, {samplers.Config{Kind: "flow"}, 0, false},
+	} {
+		if beta, known := tc.config.EffectiveBeta(); beta != tc.beta || known != tc.known {
+			t.Errorf("%+v: %g, %t, want %g, %t", tc.config, beta, known, tc.beta, tc.known)
 		}
 	}
 }

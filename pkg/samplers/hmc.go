@@ -48,7 +48,7 @@ func (k HMC) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
 		x, momentum, f = integrators.LeapfrogStep(force, x, momentum, f, eps, mass)
 	}
 	proposed := Sub(kinetic(momentum), q.LogP)
-	return hamiltonian(p, q, momentum, current, proposed, n.U)
+	return t.hamiltonian(p, q, momentum, current, proposed, n.U)
 }
 
 // mass is m as a row [1, dim or 1] of x's type, nil for 1.
@@ -60,9 +60,9 @@ func (k HMC) mass(x *Node) *Node {
 }
 
 // hamiltonian is the Metropolis test between the ends of a trajectory.
-func hamiltonian(p, q Point, momentum, current, proposed, u *Node) (Point, Info) {
+func (t Target) hamiltonian(p, q Point, momentum, current, proposed, u *Node) (Point, Info) {
 	finite := LogicalAnd(IsFinite(proposed), IsFinite(ReduceSum(q.X, -1)))
-	next, info := metropolis(p, q, Sub(current, proposed), finite, u)
+	next, info := t.metropolis(p, q, Sub(current, proposed), finite, u)
 	info.Current, info.Proposed, info.ProposalX, info.ProposalP = current, proposed, q.X, momentum
 	return next, info
 }

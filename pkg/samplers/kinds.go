@@ -42,25 +42,31 @@ func Kinds() []Kind {
 		return option("step_size", doc+"; a number or a schedule", eps)
 	}
 	langevinSize := size("ε", 0.005)
+	box := follows("box", "[lo, hi] of every coordinate: restricts the law to it, by rejecting proposals outside", "none")
+	accept := func(kind string) KindParam {
+		return follows("target_accept", "share of proposals taken that step sizes adapt to, in [0, 1); 0: they stay. Chains without swaps adapt in their burn-in, and only where this is set",
+			fmt.Sprint(usualAccept(kind)))
+	}
 	leapfrogs := []KindParam{steps(5), size("ε, length of a leapfrog step", 0.1), option("leapfrog_steps", "leapfrog steps L a proposal", 10)}
 	const torchEBM = "TorchEBM 0.8.9, "
 	return []Kind{
 		{"mala", "Langevin proposals with a Metropolis test: exact.", "y = x − ε∇E + √(2ε)z, taken with min(1, π(y)q(x|y)/π(x)q(y|x))",
-			"Roberts and Tweedie 1996", []KindParam{steps(5), langevinSize}},
+			"Roberts and Tweedie 1996", []KindParam{steps(5), langevinSize, box, accept("mala")}},
 		{"langevin", "Unadjusted Langevin dynamics: every step is taken; cheaper, and biased by its step size.", "x ← x − ε∇E + s√(2ε)z",
 			torchEBM + "LangevinDynamics", []KindParam{
 				steps(5), langevinSize, option("noise_scale", "s, a number or a schedule; s² is the temperature", 1.0),
 				option("integrator", "how a step follows the drift: "+strings.Join(integrators.SDENames(), ", "), "euler_maruyama"),
-				follows("clamp", "[lo, hi]: keep every coordinate in there, which changes the law", "none"),
+				follows("clamp", "[lo, hi]: cut every coordinate off there after a step, which changes the law", "none"),
+				follows("box", "[lo, hi] of every coordinate: restricts the law to it, by walls that reflect; not with clamp", "none"),
 			}},
 		{"hmc", "Hamiltonian Monte Carlo: proposals from afar with a Metropolis test.", "(x, p) → L leapfrog steps of H = E + ½Σp²/m, taken with min(1, exp(H − H*))",
 			torchEBM + "HamiltonianMonteCarlo; Duane et al. 1987; Neal 2011", append(slices.Clone(leapfrogs),
-				option("mass", "m: a positive number, or one for each coordinate", Mass{1}))},
+				option("mass", "m: a positive number, or one for each coordinate", Mass{1}), box, accept("hmc"))},
 		{"rmhmc", "Hamiltonian Monte Carlo with a mass that depends on the place.", "H = E + ½ pᵀG(x)⁻¹p + ½ log|G(x)|, by the generalised leapfrog",
 			torchEBM + "RiemannianManifoldHMC; Girolami and Calderhead 2011", append(slices.Clone(leapfrogs),
 				option("metric", "G(x); quadratic: diag(1 + g·x²)", "quadratic"),
 				option("metric_strength", "g, 0 or more", 1.0),
-				option("solver_steps", "rounds of the fixed-point iteration for an implicit equation", 8))},
+				option("solver_steps", "rounds of the fixed-point iteration for an implicit equation", 8), accept("rmhmc"))},
 		{"annealed_langevin", "Langevin dynamics that cools from a high temperature, level by level.",
 			"x ← x − ε∇E + s√(2ε)z with s = σᵢ/σ_min: the score −∇E/s² with the step εs² ∝ σᵢ²",
 			"Song and Ermon 2019", []KindParam{

@@ -10,7 +10,7 @@ import (
 // 1996). Its stationary law is biased: on N(0, 1) with s = 1 the variance is 1/(1 − ε/2).
 type Langevin struct {
 	Scale *Node       // s, a scalar; nil = 1. s² is the temperature
-	Clamp *[2]float64 // bounds of every coordinate after each step; nil = none
+	Clamp *[2]float64 // bounds of every coordinate after each step, which change the law, see Box; nil = none
 	// Heun takes the mean of the gradients at x and at x + ε∇log π_β(x) as the drift, with the same noise, for one gradient
 	// more. It follows the gradient flow to second order; the stationary law is biased all the same.
 	Heun bool
@@ -48,11 +48,14 @@ func (k Langevin) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
 		drift = t.At(Add(p.X, Mul(column, drift))).Grad
 	}
 	x := Add(Add(p.X, Mul(column, drift)), noise)
-	// Before the clamp, which would make a bound of an infinite coordinate. The energy of a step on the way is not asked
+	// Before the clamp, which would make a bound of an infinite coordinate, and before the walls. The energy of a step on the way is not asked
 	// for, so that it costs nothing where nobody reads it.
 	nonFinite := lost(x)
 	if k.Clamp != nil {
 		x = MinScalar(MaxScalar(x, k.Clamp[0]), k.Clamp[1])
+	}
+	if t.box != nil {
+		x = t.box.Reflect(x)
 	}
 	return t.At(x), Info{NonFinite: nonFinite}
 }
@@ -77,7 +80,7 @@ func (MALA) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
 	back := Sub(Sub(p.X, q.X), Mul(column, q.Grad))
 	backward := Div(ReduceSum(Square(back), -1), MulScalar(eps, 4))
 	logRatio := Add(Sub(q.LogP, p.LogP), Sub(forward, backward))
-	return metropolis(p, q, logRatio, IsFinite(q.LogP), n.U)
+	return t.metropolis(p, q, logRatio, IsFinite(q.LogP), n.U)
 }
 
 // annealing gives the factors σᵢ/σ_min of the noise at each of a number of steps: levels in geometric progression from

@@ -61,7 +61,7 @@ func (k RMHMC) Step(t Target, p Point, eps *Node, n Noise) (Point, Info) {
 		}
 	}
 	q = logDensity(x)
-	next, info := hamiltonian(p, q, momentum, current, Sub(k.kinetic(x, momentum), q.LogP), n.U)
+	next, info := t.hamiltonian(p, q, momentum, current, Sub(k.kinetic(x, momentum), q.LogP), n.U)
 	info.Residual = residual
 	return next, info
 }

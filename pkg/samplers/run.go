@@ -26,12 +26,14 @@ type RunOptions struct {
 	Params  []float32 // its flat parameter vector, as models.Unpack cuts it
 
 	Chains int // chains side by side, or samples of a flow
-	// Start holds the first states, [Chains, dim] row by row. nil: N(0, StartStd²) in every coordinate.
+	// Start holds the first states, [Chains, dim] row by row. nil: N(0, StartStd²) in every coordinate, reflected into the
+	// sampler's box.
 	Start    []float32
 	StartStd float64 // 0 is 1
 
 	// Sampler.Steps are made after Burn chain steps that do not count; every Thin-th of them is kept. Schedules and annealing
-	// run over all of them from the first. Thin 0 is 1. A flow takes no Burn.
+	// run over all of them from the first. Thin 0 is 1. A flow takes no Burn. Where the sampler sets target_accept, the step
+	// size adapts in the burn-in, by the same factor for all chains, and stays from then on.
 	Burn, Thin int
 
 	Trajectory  bool // keep the states of every kept step
@@ -63,9 +65,10 @@ type Trace struct {
 	T          []float64 // [kept]: time of a flow
 
 	AcceptRate float64 // share of proposals taken after the burn-in; NaN for a sampler that takes every step
+	StepFactor float64 // factor of the step size after the burn-in, see RunOptions.Burn; 1 where it did not adapt
 
 	// NonFinite counts steps of chains that were not finite, burn-in included: proposals that were rejected for it, or states of
-	// a chain without a Metropolis test, which is lost from then on. Lost counts the rows of X that are not finite.
+	// a chain without a Metropolis test, which is lost from then on; not proposals outside a box. Lost counts the rows of X that are not finite.
 	NonFinite, Lost int
 	FirstStep       int // step of the first of them, counted from 1 at the start of the run; 0 where there is none
 	FirstChain      int // and its chain, from 0
@@ -122,6 +125,9 @@ func (o RunOptions) Validate() error {
 	if o.Thin < 0 || o.Thin > config.Steps {
 		fault("thin: %d, want 1 to %d, the steps", o.Thin, config.Steps)
 	}
+	if o.adapts() && o.Burn == 0 {
+		fault("target_accept: %g, and no burn-in to adapt the step size in; want burn more than 0, or no target_accept", config.TargetAccept())
+	}
 	if o.BlockGradients < 0 {
 		fault("block_gradients: %d, want 0 or more", o.BlockGradients)
 	}
@@ -149,6 +155,14 @@ func (o RunOptions) Validate() error {
 	if o.Start != nil && len(o.Start) != o.Chains*dim {
 		fault("start: %d numbers, want %d chains of %d", len(o.Start), o.Chains, dim)
 	}
+	if box, ok := config.Bounds(); ok {
+		for i, v := range o.Start {
+			if x := float64(v); !(x >= o.round(box.Lo) && x <= o.round(box.Hi)) {
+				fault("start: %g in row %d, want it in the box, %v", v, i/max(1, dim), config.Box)
+				break
+			}
+		}
+	}
 	if len(config.Mass) > 1 && len(config.Mass) != dim {
 		fault("mass: %d numbers, want 1 or %d, the dimension", len(config.Mass), dim)
 	}
@@ -156,6 +170,19 @@ func (o RunOptions) Validate() error {
 		errs = append(errs, o.validateLabels(o.Network.(models.Field).Classes())...)
 	}
 	return errors.Join(errs...)
+}
+
+// adapts says whether the step size adapts in the burn-in.
+func (o RunOptions) adapts() bool {
+	return o.Sampler.AcceptTarget != nil && o.Sampler.WithDefaults().TargetAccept() > 0
+}
+
+// round is v in the precision of the run.
+func (o RunOptions) round(v float64) float64 {
+	if o.Double {
+		return v
+	}
+	return float64(float32(v))
 }
 
 func (o RunOptions) validateLabels(classes int) (errs []error) {
@@ -195,7 +222,7 @@ func Run(ctx context.Context, b *backend.Backend, o RunOptions) (*Trace, error) 
 	if o.BlockGradients == 0 {
 		o.BlockGradients = 10 // XLA fuses unrolled steps of an analytic energy into one kernel, whose compile time grows with their square
 	}
-	t := &Trace{Chains: o.Chains, Dim: o.Network.Dim(), AcceptRate: math.NaN(), double: o.Double}
+	t := &Trace{Chains: o.Chains, Dim: o.Network.Dim(), AcceptRate: math.NaN(), StepFactor: 1, double: o.Double}
 	run := o.chains
 	if o.Sampler.IsFlow() {
 		run = o.flow
@@ -226,6 +253,11 @@ func (o RunOptions) start() *tensors.Tensor {
 		stream := rng.New(o.Seed, rng.InitChains, 0, 0)
 		for i := range x {
 			x[i] = o.StartStd * stream.Normal()
+		}
+		if box, ok := o.Sampler.Bounds(); ok {
+			for i := range x {
+				x[i] = box.Fold(x[i])
+			}
 		}
 	}
 	for i, v := range o.Start {

@@ -11,6 +11,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/schedules"
+	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
 // maxBlockStates bounds the states [steps, chains, dim] that a block hands out, in numbers.
@@ -28,6 +29,8 @@ type chainRun struct {
 
 	stepSize, noiseScale schedules.Schedule
 	factors              []float64 // of the noise scale
+
+	sizes *tempering.StepSizes // adapts the step size until the burn-in is over; nil: it stays
 
 	accepted         float64     // proposals taken since the burn-in
 	states, energies [][]float64 // of the kept steps, with Trajectory
@@ -69,6 +72,11 @@ func (o RunOptions) newChainRun() (*chainRun, error) {
 	whole := o.Sampler
 	whole.Steps = r.steps
 	r.factors = whole.NoiseFactors()
+	if o.adapts() {
+		if r.sizes, err = tempering.NewStepSizes(1, o.Sampler.TargetAccept()); err != nil {
+			return nil, err
+		}
+	}
 	return r, nil
 }
 
@@ -90,7 +98,7 @@ func (o RunOptions) chains(ctx context.Context, b *backend.Backend, t *Trace) (e
 			return err
 		}
 		from := call*r.block - r.first // number of the block's first step
-		tables, key := r.tables(from), o.key(call)
+		tables, key := r.tables(from, t.StepFactor), o.key(call)
 		out, err := program.Run(theta, x, aux, key, tables)
 		backend.Release(tables, key)
 		if err != nil {
@@ -114,12 +122,12 @@ func (o RunOptions) chains(ctx context.Context, b *backend.Backend, t *Trace) (e
 	return err
 }
 
-// tables are the inputs of a block by step, [3, block]: step sizes, noise scales, and 1 for a step that is made.
-func (r *chainRun) tables(from int) *tensors.Tensor {
+// tables are the inputs of a block by step, [3, block]: step sizes times a factor, noise scales, and 1 for a step that is made.
+func (r *chainRun) tables(from int, factor float64) *tensors.Tensor {
 	v := make([]float64, 3*r.block)
 	for i := range r.block {
 		m := min(max(0, from+i), r.steps-1)
-		v[i], v[r.block+i] = r.stepSize.At(m), r.noiseScale.At(m)
+		v[i], v[r.block+i] = r.stepSize.At(m)*factor, r.noiseScale.At(m)
 		if r.factors != nil {
 			v[r.block+i] *= r.factors[m]
 		}
@@ -140,7 +148,7 @@ func (r *chainRun) compile(b *backend.Backend) (*backend.Program, error) {
 	return backend.Compile(b, r.Sampler.Kind, in, func(in []*Node) []*Node {
 		theta, x, aux, key, tables := in[0], in[1], in[2], in[3], in[4]
 		energy := models.At(r.Network.(models.Energy), r.weights(theta))
-		target := Target{Path: Power(energy), Beta: Ones(x.Graph(), shapes.Make(dtype, r.Chains))}
+		target := Target{Path: r.Sampler.Confine(Power(energy)), Beta: Ones(x.Graph(), shapes.Make(dtype, r.Chains))}
 		source := NewSource(key, dtype, r.block*StepCount(r.kernel, r.Chains, dim))
 		at := func(table, m int) *Node { return Reshape(Slice(tables, AxisElem(table), AxisElem(m))) }
 
@@ -218,6 +226,14 @@ func (r *chainRun) collect(t *Trace, out []*tensors.Tensor, from int) error {
 			t.FirstStep, t.FirstChain = from+i/r.Chains+1, i%r.Chains
 		}
 		t.NonFinite++
+	}
+	if from < r.Burn && r.sizes != nil { // the burn-in ends with a block
+		made := taken[max(0, -from):] // without idle steps
+		for _, n := range made {
+			r.sizes.Observe([]float64{float64(n) / float64(r.Chains)})
+		}
+		r.sizes.Move()
+		t.StepFactor = r.sizes.Factors()[0]
 	}
 	var recorded [4][]float64 // mean, variance, energies, states
 	for i, o := range out[2:] {

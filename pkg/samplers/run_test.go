@@ -342,6 +342,24 @@ func TestRunKeepsTheLastSteps(t *testing.T) {
 	}
 }
 
+// On N(0, I) in four dimensions, from a step size far too short and one far too long.
+func TestRunAdaptsInTheBurnIn(t *testing.T) {
+	b := testutil.Backend(t, backend.Go) // the step sizes are the host's matter
+	for _, eps := range []float64{0.1, 4} {
+		config := samplers.Config{Kind: "mala", Steps: 40, StepSize: schedules.Constant(eps)}
+		o := samplers.RunOptions{Sampler: config, Network: energyOf(t, "harmonic", 4, nil), Chains: 300, Burn: 602, Seed: 3, BlockGradients: 4}
+		plain := run(t, b, o)
+		if plain.StepFactor != 1 || math.Abs(plain.AcceptRate-0.4) < 0.3 {
+			t.Errorf("ε = %g: factor %g, acceptance %.3f", eps, plain.StepFactor, plain.AcceptRate)
+		}
+		o.Sampler.AcceptTarget = ptr(0.4)
+		// The last moves are by less than 0.05 times the error of an acceptance, and 40 steps of 300 chains are sure to 0.03.
+		if got := run(t, b, o); math.Abs(got.AcceptRate-0.4) > 0.05 || (got.StepFactor > 1) != (eps < 1) {
+			t.Errorf("ε = %g: acceptance %.3f with a factor of %.3g, want 0.4", eps, got.AcceptRate, got.StepFactor)
+		}
+	}
+}
+
 func TestRunRefusesWhatDoesNotFit(t *testing.T) {
 	b := testutil.Backend(t, backend.Go)
 	good := samplers.RunOptions{Sampler: samplers.Config{Kind: "hmc", Steps: 2}, Network: energyOf(t, "harmonic", 2, nil), Chains: 2}
@@ -366,6 +384,7 @@ func TestRunRefusesWhatDoesNotFit(t *testing.T) {
 		}, "labels: 3, want 0 to 2"},
 		{"starts for other chains", func(o *samplers.RunOptions) { o.Start = make([]float32, 3) }, "start: 3 numbers, want 2 chains of 2"},
 		{"parameters of nothing", func(o *samplers.RunOptions) { o.Params = make([]float32, 1) }, "params: 1 numbers, want 0"},
+		{"adaptation without a burn-in", func(o *samplers.RunOptions) { o.Sampler.AcceptTarget = ptr(0.6) }, "target_accept: 0.6, and no burn-in"},
 		{"a thinning that keeps nothing", func(o *samplers.RunOptions) { o.Thin = 3 }, "thin: 3, want 1 to 2, the steps"},
 	} {
 		o := good

@@ -10,6 +10,7 @@
 //	}
 //
 // Chains are never differentiated through: every state starts a new graph of its own.
+// [Path.Within] restricts a path to a [Box].
 //
 // The kernels are [Langevin], [MALA], [HMC] and [RMHMC]; [GradientDescent] and [Nesterov] have the form of a kernel, but
 // are optimisers. [Flow] is another matter: it carries noise to data along a field that was trained to. [Run] drives any of
@@ -28,6 +29,9 @@ type EnergyFn func(x *Node) *Node
 type Path struct {
 	LogRef EnergyFn // log of the reference density; nil where it is 1 (power path)
 	V      EnergyFn
+
+	box  *Box     // see Within; nil: all of space
+	free EnergyFn // V without the box
 }
 
 // Power is the path exp(−βE): no reference.
@@ -59,19 +63,28 @@ type Point struct {
 func (t Target) At(x *Node) Point {
 	// The gradient with respect to a StopGradient node itself is zero in GoMLX v0.26; the Identity behind it is not.
 	x = Identity(StopGradient(x))
-	v := t.V(x)
+	free := t.V
+	if t.box != nil {
+		free = t.free
+	}
+	v := free(x)
 	logp := Mul(t.Beta, v)
 	if t.LogRef != nil {
 		logp = Add(logp, t.LogRef(x))
 	}
 	grad := Gradient(ReduceAllSum(logp), x)[0]
+	if t.box != nil {
+		v, logp = t.box.bar(x, v), t.box.bar(x, logp)
+	}
 	return Point{X: x, V: StopGradient(v), LogP: StopGradient(logp), Grad: StopGradient(grad)}
 }
 
 // Info is what a step reports. A field that a kernel has nothing to say about is nil; one that nobody reads costs nothing.
 type Info struct {
-	Accept    *Node // [rows]: 1 where the proposal was taken; nil for a kernel that takes every step
-	NonFinite *Node // [rows]: 1 where the proposal, or its log density where the kernel needs it, is not finite
+	Accept *Node // [rows]: 1 where the proposal was taken; nil for a kernel that takes every step
+	// NonFinite [rows] is 1 where the proposal, or its log density where the kernel needs it, is not finite. A finite proposal
+	// outside the box of a path is none of these.
+	NonFinite *Node
 
 	AcceptProb *Node // [rows]: probability of taking the proposal
 	Current    *Node // [rows]: the Hamiltonian at the start of a trajectory (hmc, rmhmc)
@@ -93,8 +106,8 @@ type Kernel interface {
 	Gradients() int
 }
 
-// metropolis takes q in place of p where u < exp(logRatio), and where the proposal is finite.
-func metropolis(p, q Point, logRatio, finite, u *Node) (Point, Info) {
+// metropolis takes q in place of p where u < exp(logRatio), and where the proposal is finite, its log density too.
+func (t Target) metropolis(p, q Point, logRatio, finite, u *Node) (Point, Info) {
 	// A NaN compares false. The other test keeps a chain out of a log density of +∞, which it could never leave.
 	accept := LogicalAnd(LessThan(Log(u), logRatio), finite)
 	wide := BroadcastToDims(ExpandAxes(accept, -1), p.X.Shape().Dimensions...)
@@ -105,7 +118,12 @@ func metropolis(p, q Point, logRatio, finite, u *Node) (Point, Info) {
 		Grad: Where(wide, q.Grad, p.Grad),
 	}
 	probability := Where(finite, Exp(MinScalar(logRatio, 0)), ZerosLike(logRatio))
-	return next, Info{Accept: oneWhere(accept), NonFinite: oneWhere(LogicalNot(finite)), AcceptProb: probability}
+	nonFinite := LogicalNot(finite)
+	if t.box != nil { // outside is no fault
+		regular := LogicalAnd(t.box.Outside(q.X), IsFinite(ReduceSum(q.X, -1)))
+		nonFinite = LogicalAnd(nonFinite, LogicalNot(regular))
+	}
+	return next, Info{Accept: oneWhere(accept), NonFinite: oneWhere(nonFinite), AcceptProb: probability}
 }
 
 func oneWhere(condition *Node) *Node { return ConvertDType(condition, dtypeOfInfo) }
