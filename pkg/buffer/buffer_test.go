@@ -41,8 +41,22 @@ func ExampleBuffer() {
 }
 
 func TestConfigReportsEveryFault(t *testing.T) {
-	if err := (Config{Size: 8, Reinit: 0.05, Init: "data", Warmup: 0}).Validate(8); err != nil {
-		t.Fatalf("a good section: %v", err)
+	for _, good := range []Config{{Size: 8, Reinit: 0.05, Init: "data"}, {Size: 8, Init: "point", Point: []float64{6, -1}}} {
+		if err := good.Validate(8); err != nil {
+			t.Fatalf("a good section: %v", err)
+		}
+	}
+	for _, tc := range []struct {
+		config Config
+		want   string
+	}{
+		{Config{Size: 8, Init: "point"}, "point: missing, want the coordinates"},
+		{Config{Size: 8, Init: "normal", Point: []float64{6}}, "point: not read under init: normal, want init: point"},
+		{Config{Size: 8, Init: "point", Point: []float64{6, math.Inf(1)}}, "point: element 1 is +Inf, want a finite number"},
+	} {
+		if err := tc.config.Validate(8); err == nil || !strings.HasPrefix(err.Error(), tc.want) {
+			t.Errorf("%+v: %v, want %s", tc.config, err, tc.want)
+		}
 	}
 	err := Config{Size: 7, Reinit: math.NaN(), Init: "zeros", Warmup: -1}.Validate(8)
 	if err == nil {

@@ -12,12 +12,14 @@ import (
 type Config struct {
 	Size   int     `yaml:"size"`   // M, columns kept; at least tempering.chains
 	Reinit float64 `yaml:"reinit"` // share of the drawn columns that start afresh, in [0, 1]
-	Init   string  `yaml:"init"`   // first states: reference, normal or data
-	Warmup int     `yaml:"warmup"` // chain steps on the fresh chains before training
+	Init   string  `yaml:"init"`   // first states: one of Inits
+	// Point [dim] is where every chain starts under init: point: chains that begin in one mode show what a sampler can reach.
+	Point  []float64 `yaml:"point,flow,omitempty"`
+	Warmup int       `yaml:"warmup"` // chain steps on the fresh chains before training
 }
 
 // Inits are the names that Config.Init knows.
-var Inits = []string{"reference", "normal", "data"}
+var Inits = []string{"reference", "normal", "data", "point"}
 
 // Validate reports every fault of the section, each by its key. chains is tempering.chains.
 func (c Config) Validate(chains int) error {
@@ -33,6 +35,17 @@ func (c Config) Validate(chains int) error {
 	}
 	if !slices.Contains(Inits, c.Init) {
 		errs = append(errs, fmt.Errorf("init: %q, want one of %s", c.Init, strings.Join(Inits, ", ")))
+	}
+	switch {
+	case c.Init == "point" && len(c.Point) == 0:
+		errs = append(errs, errors.New("point: missing, want the coordinates at which every chain starts under init: point"))
+	case c.Init != "point" && len(c.Point) > 0:
+		errs = append(errs, fmt.Errorf("point: not read under init: %s, want init: point, or no point", c.Init))
+	}
+	for i, v := range c.Point {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			errs = append(errs, fmt.Errorf("point: element %d is %g, want a finite number", i, v))
+		}
 	}
 	if c.Warmup < 0 {
 		errs = append(errs, fmt.Errorf("warmup: %d, want 0 or more chain steps", c.Warmup))

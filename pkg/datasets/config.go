@@ -30,6 +30,9 @@ type Config struct {
 	SpiralScale  *float64 `yaml:"spiral_scale,omitempty"`
 	PerDim       *int     `yaml:"per_dim,omitempty"`
 
+	Means   [][]float64 `yaml:"means,flow,omitempty"`
+	Weights []float64   `yaml:"weights,flow,omitempty"`
+
 	Path         string   `yaml:"path,omitempty"`
 	Array        string   `yaml:"array,omitempty"`
 	Header       *bool    `yaml:"header,omitempty"`
@@ -125,6 +128,15 @@ func Kinds() []Kind {
 		{"grid", "m² points with coordinates evenly spaced over [−L, L], both ends included, plus σz", append([]Param{
 			count("per_dim", 10, 1, 1000, "m, points a side; the training set has m² rows"), number("range_limit", 1, 0, true, "L, half the side of the grid"), noise(0.01)},
 			toy(1)[1:]...)},
+		{"mixture", "draws from a mixture of Gaussians N(meansₖ, std² I), component k with probability weightsₖ; in any dimension", toy(1,
+			Param{Key: "means", Doc: "centres, one list of coordinates each", Want: "points of finite coordinates, as many each, such as [[-6], [6]]", Required: true,
+				valid: func(v reflect.Value) bool { return arePoints(v.Interface().([][]float64)) }},
+			Param{Key: "weights", Doc: "masses of the components, which need not sum to 1; left out, all are equal", Want: "positive numbers",
+				valid: func(v reflect.Value) bool {
+					weights := v.Interface().([]float64)
+					return len(weights) > 0 && !slices.ContainsFunc(weights, func(w float64) bool { return !(w > 0) || math.IsInf(w, 0) })
+				}},
+			number("std", 1, 0, true, "standard deviation of each Gaussian"))},
 		{"npz", "an array of a NumPy .npz file, one row an entry of its first axis", files("the file",
 			Param{Key: "array", Doc: "name of the array; may be left out where the file has a single one besides the labels", Want: "a name"},
 			Param{Key: "labels", Doc: "name of an array of whole numbers, one a row; left out, the rows have no labels", Want: "a name"})},
@@ -142,6 +154,16 @@ func Kinds() []Kind {
 				}},
 			Param{Key: "labels", Doc: "name of the column of labels: whole numbers, or words, which are numbered in alphabetical order; left out, the rows have no labels", Want: "a name"})},
 	}
+}
+
+// arePoints says whether points are some, of one dimension and finite.
+func arePoints(points [][]float64) bool {
+	for _, p := range points {
+		if len(p) == 0 || len(p) != len(points[0]) || slices.ContainsFunc(p, func(v float64) bool { return math.IsNaN(v) || math.IsInf(v, 0) }) {
+			return false
+		}
+	}
+	return len(points) > 0
 }
 
 func kindOf(name string) (Kind, bool) {
@@ -219,6 +241,9 @@ func (c Config) Validate() error {
 			}
 		}
 	})
+	if len(c.Weights) > 0 && len(c.Weights) != len(c.Means) {
+		errs = append(errs, fmt.Errorf("weights: %d numbers, want %d as there are means", len(c.Weights), len(c.Means)))
+	}
 	if c.Array != "" && c.Array == c.Labels {
 		errs = append(errs, fmt.Errorf("labels: %q is the array of the data, want another one", c.Labels))
 	}

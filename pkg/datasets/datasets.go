@@ -1,5 +1,5 @@
-// Package datasets makes and reads training data: the eight two-dimensional toy sets of the field, NumPy and IDX files,
-// folders of PNG images and CSV tables.
+// Package datasets makes and reads training data: the eight two-dimensional toy sets of the field, mixtures of Gaussians in
+// any dimension, NumPy and IDX files, folders of PNG images and CSV tables.
 //
 // Load turns the `data` section of an experiment into a training and a test Dataset. A toy set comes with the Law that it
 // was drawn from, where that is known, so that a trained model can be held against it:
@@ -150,10 +150,13 @@ func Load(cfg Config, seed uint64, baseDir string) (train, test *Dataset, err er
 	if cfg.Dataset == "grid" {
 		n = *cfg.PerDim * *cfg.PerDim
 	}
-	law := lawOf(cfg)
+	law, dim := lawOf(cfg), 2
+	if cfg.Dataset == "mixture" {
+		dim = len(cfg.Means[0])
+	}
 	made := func(index uint64, n int) *Dataset {
 		rows, labels := generate(cfg, n, streamDraws{rng.New(seed, rng.Dataset, index, 0)})
-		return &Dataset{Name: cfg.Dataset, Dim: 2, Rows: rows, Labels: labels, Shape: []int{2}, Law: law}
+		return &Dataset{Name: cfg.Dataset, Dim: dim, Rows: rows, Labels: labels, Shape: []int{dim}, Law: law}
 	}
 	train, test = made(0, n), made(1, *cfg.TestSamples)
 	if cfg.Dataset == "swiss_roll" {

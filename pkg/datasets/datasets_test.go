@@ -30,6 +30,9 @@ func TestLoadIsAFunctionOfTheSeed(t *testing.T) {
 		}
 		load := func(cfg Config, seed uint64) (*Dataset, *Dataset) {
 			cfg.Dataset, cfg.TestSamples = k.Name, new(100)
+			if k.Name == "mixture" {
+				cfg.Means = [][]float64{{0, 1}, {2, 3}}
+			}
 			train, test, err := Load(cfg, seed, "")
 			if err != nil {
 				t.Fatal(err)
@@ -77,6 +80,40 @@ func TestLabelsFollowTheirRows(t *testing.T) {
 	}
 }
 
+// Rows of the mixture are drawn one by one: the shares of the components and the moments of each are those asked for, within
+// five standard errors, in any dimension.
+func TestMixtureHasItsMassesAndItsWidth(t *testing.T) {
+	const n, std = 20000, 0.5
+	means, weights := [][]float64{{-6, 0, 1}, {6, 2, 1}}, []float64{3, 7}
+	train, test, err := Load(Config{Dataset: "mixture", Samples: new(n), TestSamples: new(10), Means: means, Weights: weights, Std: new(std)}, 3, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if train.N() != n || test.N() != 10 || train.Dim != 3 || !slices.Equal(train.Shape, []int{3}) || !slices.Equal(train.Law.ModeWeights, []float64{0.3, 0.7}) {
+		t.Errorf("%d and %d rows of %d numbers, masses %v", train.N(), test.N(), train.Dim, train.Law.ModeWeights)
+	}
+	var count [2]float64
+	var sum, squares [2][3]float64
+	for i, k := range train.Labels {
+		count[k]++
+		for j, v := range train.Row(i) {
+			sum[k][j] += v - means[k][j]
+			squares[k][j] += (v - means[k][j]) * (v - means[k][j])
+		}
+	}
+	if se := math.Sqrt(0.3 * 0.7 / n); math.Abs(count[0]/n-0.3) > 5*se {
+		t.Errorf("share of the first component %g, want 0.3 ± %g", count[0]/n, 5*se)
+	}
+	for k := range means {
+		for j := range 3 {
+			mean, sd := sum[k][j]/count[k], math.Sqrt(squares[k][j]/count[k])
+			if math.Abs(mean) > 5*std/math.Sqrt(count[k]) || math.Abs(sd/std-1) > 5/math.Sqrt(2*count[k]) {
+				t.Errorf("component %d, coordinate %d: mean %g off, standard deviation %g, want 0 and %g", k, j, mean, sd, std)
+			}
+		}
+	}
+}
+
 func TestSwissRollKeepsItsScaling(t *testing.T) {
 	train, test, err := Load(Config{Dataset: "swiss_roll"}, 4, "")
 	if err != nil {
@@ -102,7 +139,7 @@ func TestValidate(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{"no dataset", Config{}, `dataset: "", want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, npz, npy, idx, images, csv`},
+		{"no dataset", Config{}, `dataset: "", want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, mixture, npz, npy, idx, images, csv`},
 		{"unknown dataset", Config{Dataset: "moons"}, `dataset: "moons", want one of two_moons, `},
 		{"negative noise", Config{Dataset: "grid", Noise: new(-0.1)}, "noise: -0.1, want a finite number of at least 0"},
 		{"NaN", Config{Dataset: "two_moons", Noise: new(math.NaN())}, "noise: NaN, want a finite number of at least 0"},
@@ -110,6 +147,13 @@ func TestValidate(t *testing.T) {
 		{"no rows", Config{Dataset: "circle", Samples: new(0)}, "samples: 0, want a whole number from 1 to 100000000"},
 		{"one roll row", Config{Dataset: "swiss_roll", Samples: new(1)}, "samples: 1, want a whole number from 2 to"},
 		{"zero radius", Config{Dataset: "circle", Radius: new(0.0)}, "radius: 0, want a finite number above 0"},
+		{"no centres", Config{Dataset: "mixture"}, "means: missing, want points of finite coordinates"},
+		{"ragged centres", Config{Dataset: "mixture", Means: [][]float64{{0}, {1, 2}}}, "means: [[0] [1 2]], want points"},
+		{"a centre at infinity", Config{Dataset: "mixture", Means: [][]float64{{math.Inf(1)}}}, "means: [[+Inf]], want points"},
+		{"a centre without coordinates", Config{Dataset: "mixture", Means: [][]float64{{}}}, "means: [[]], want points"},
+		{"a mass of zero", Config{Dataset: "mixture", Means: [][]float64{{0}, {1}}, Weights: []float64{1, 0}}, "weights: [1 0], want positive numbers"},
+		{"masses and no width", Config{Dataset: "mixture", Means: [][]float64{{0}, {1}}, Weights: []float64{1}, Std: new(0.0)},
+			"std: 0, want a finite number above 0\nweights: 1 numbers, want 2 as there are means"},
 		{"another set's key", Config{Dataset: "two_moons", Components: new(3)}, "components: not a key of dataset two_moons, want one of samples, noise, test_samples, seed"},
 		{"samples of a grid", Config{Dataset: "grid", Samples: new(100)}, "samples: not a key of dataset grid"},
 		{"no path", Config{Dataset: "npz"}, "path: missing, want a file name"},
@@ -139,7 +183,9 @@ func TestKindsAndConfigAgree(t *testing.T) {
 		cfg := Config{Dataset: k.Name}
 		for _, p := range k.Params {
 			used[p.Key] = true
-			if p.Required {
+			if p.Required && p.Key == "means" {
+				cfg.Means = [][]float64{{1}}
+			} else if p.Required {
 				cfg.Path = "x"
 			}
 			if p.Doc == "" || p.Want == "" {

@@ -2,9 +2,11 @@ package datasets
 
 import (
 	"math"
+	"slices"
 
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 
+	"gonum.org/v1/gonum/floats"
 	"gonum.org/v1/gonum/stat"
 )
 
@@ -25,7 +27,8 @@ func (s streamDraws) Uniforms(n int) []float64 {
 	return out
 }
 
-// generate draws n rows [n, 2] of the toy set of cfg, which has its defaults written in, and their labels.
+// generate draws n rows [n, dim] of the toy set of cfg, which has its defaults written in, and their labels. The dimension
+// is 2 but for the set that says its own.
 // Swiss rolls come out unscaled.
 func generate(cfg Config, n int, src draws) (rows []float64, labels []int) {
 	switch cfg.Dataset {
@@ -43,6 +46,8 @@ func generate(cfg Config, n int, src draws) (rows []float64, labels []int) {
 		return pinwheel(n, cfg, src)
 	case "grid":
 		return grid(n, *cfg.PerDim, *cfg.RangeLimit, *cfg.Noise, src), nil
+	case "mixture":
+		return weighted(n, cfg.Means, shares(cfg), *cfg.Std, src)
 	}
 	panic("datasets: no generator for " + cfg.Dataset) // Validate has refused it
 }
@@ -220,4 +225,35 @@ func grid(n, m int, limit, sigma float64, src draws) []float64 {
 		addNoise(rows, sigma, src)
 	}
 	return rows
+}
+
+// shares are the probabilities of the components of a mixture.
+func shares(cfg Config) []float64 {
+	out := slices.Clone(cfg.Weights)
+	if len(out) == 0 {
+		out = slices.Repeat([]float64{1}, len(cfg.Means))
+	}
+	sum := floats.Sum(out)
+	for k := range out {
+		out[k] /= sum
+	}
+	return out
+}
+
+// weighted draws n rows one by one: how many of them are of a component is a matter of chance.
+func weighted(n int, means [][]float64, shares []float64, std float64, src draws) ([]float64, []int) {
+	below := floats.CumSum(make([]float64, len(shares)), shares)
+	dim := len(means[0])
+	rows, labels := src.Normals(n*dim), make([]int, n)
+	for i, u := range src.Uniforms(n) {
+		k := 0
+		for k < len(below)-1 && u >= below[k] {
+			k++
+		}
+		labels[i] = k
+		for j, m := range means[k] {
+			rows[i*dim+j] = m + std*rows[i*dim+j]
+		}
+	}
+	return rows, labels
 }

@@ -11,13 +11,13 @@ import (
 
 // Law is what is known of the distribution behind a toy set.
 type Law struct {
-	// LogDensity is the logarithm of the normalised density at x [2], in nats; nil where it is unknown or there is none.
+	// LogDensity is the logarithm of the normalised density at x [dim], in nats; nil where it is unknown or there is none.
 	LogDensity func(x []float64) float64
 
 	Modes       [][]float64 // centres of the law's separate bumps; nil where it has no such points
 	ModeWeights []float64   // the probability of each mode
-	// ModeRadius is how far from a mode a point still counts as its: four standard deviations, which leave out 0.03 %
-	// of a mode, but never more than half the distance of the nearest two modes.
+	// ModeRadius is how far from a mode a point still counts as its: in the plane four standard deviations, which leave out
+	// 0.03 % of a mode, but never more than half the distance of the nearest two modes.
 	ModeRadius float64
 
 	entropy func() float64
@@ -67,6 +67,8 @@ func lawOf(cfg Config) *Law {
 			l.LogDensity = func(x []float64) float64 { return combLogDensity(x[0], axis, std) + combLogDensity(x[1], axis, std) }
 			l.entropy = func() float64 { return 2 * combEntropy(axis, std) }
 		}
+	case "mixture":
+		l = gaussiansLaw(cfg.Means, shares(cfg), *cfg.Std)
 	}
 	if l != nil && l.entropy != nil {
 		l.entropy = sync.OnceValue(l.entropy)

@@ -27,6 +27,7 @@ func TestLawsAgreeWithThePlainSumOverABox(t *testing.T) {
 		{Config{Dataset: "gaussian_mixture", Components: new(5), Std: new(0.3)}, -4, 4, -4, 4, 300},
 		{Config{Dataset: "eight_gaussians", Std: new(0.1)}, -3, 3, -3, 3, 600},
 		{Config{Dataset: "grid", PerDim: new(4), Noise: new(0.2)}, -3, 3, -3, 3, 400},
+		{Config{Dataset: "mixture", Means: [][]float64{{-1, 0}, {1, 0.5}, {0, -1}}, Weights: []float64{2, 3, 5}, Std: new(0.4)}, -5, 5, -5, 5, 300},
 		{Config{Dataset: "checkerboard", RangeLimit: new(2.5), Noise: new(0.1)}, -3.5, 3.5, -3.5, 3.5, 400},
 	} {
 		law := lawFor(t, tc.cfg)
@@ -67,6 +68,9 @@ func TestKnownEntropies(t *testing.T) {
 		{"separate grid points", Config{Dataset: "grid"}, math.Log(100) + normal(0.01), 1e-9},
 		{"a grid of one point", Config{Dataset: "grid", PerDim: new(1)}, normal(0.01), 1e-9},
 		{"all of one place", Config{Dataset: "gaussian_mixture", Radius: new(1e-9), Std: new(1.0)}, normal(1), 1e-9},
+		{"two separate Gaussians on the line", Config{Dataset: "mixture", Means: [][]float64{{-6}, {6}}, Weights: []float64{0.3, 0.7}, Std: new(0.1)},
+			-0.3*math.Log(0.3) - 0.7*math.Log(0.7) + normal(0.1)/2, 1e-9},
+		{"two Gaussians in one place", Config{Dataset: "mixture", Means: [][]float64{{2}, {2}}, Weights: []float64{1, 3}}, normal(1) / 2, 1e-9},
 		{"half of an 8 by 8 square", Config{Dataset: "checkerboard"}, math.Log(32), 1e-12},
 		{"half a board that is no whole number wide", Config{Dataset: "checkerboard", RangeLimit: new(0.5)}, math.Log(0.5), 1e-12},
 		{"a board much smaller than its noise", Config{Dataset: "checkerboard", RangeLimit: new(1e-4), Noise: new(1.0)}, normal(1), 1e-6},
@@ -87,6 +91,7 @@ func TestKnownEntropies(t *testing.T) {
 func TestRowsFollowTheirLaw(t *testing.T) {
 	for _, cfg := range []Config{
 		{Dataset: "two_moons"}, {Dataset: "two_moons", Noise: new(0.3)}, {Dataset: "circle"}, {Dataset: "gaussian_mixture", Std: new(0.4)},
+		{Dataset: "mixture", Means: [][]float64{{-6}, {6}}, Weights: []float64{3, 7}}, {Dataset: "mixture", Means: [][]float64{{-1, 0}, {1, 0}}, Std: new(0.3)},
 		{Dataset: "eight_gaussians"}, {Dataset: "grid"}, {Dataset: "checkerboard"}, {Dataset: "checkerboard", Noise: new(0.05)},
 	} {
 		_, test, err := Load(cfg, 5, "")
@@ -164,6 +169,27 @@ func TestModes(t *testing.T) {
 	wide := lawFor(t, Config{Dataset: "gaussian_mixture", Std: new(1.0)})
 	if want := math.Sin(math.Pi / 8); math.Abs(wide.ModeRadius-want) > 1e-12 {
 		t.Errorf("overlapping mixture: radius %g, want half the distance of neighbours, %g", wide.ModeRadius, want)
+	}
+}
+
+// The radius of a mode of the mixture leaves out as much of it in every dimension as four standard deviations do in the plane.
+func TestModesOfTheMixture(t *testing.T) {
+	for _, tc := range []struct {
+		means [][]float64
+		want  float64
+	}{
+		{[][]float64{{-60}, {60}}, 2 * 3.58625},             // 2(1 − Φ(3.58625)) = e⁻⁸
+		{[][]float64{{-60, 0}, {60, 0}}, 2 * 4},             // exp(−4²/2) = e⁻⁸
+		{[][]float64{{-60, 0}, {60, 0}, {60, 5}}, 2.5},      // half the distance of neighbours
+		{[][]float64{{-60, 0, 0}, {60, 0, 0}}, 2 * 4.30930}, // of a χ law with three degrees of freedom
+	} {
+		law := lawFor(t, Config{Dataset: "mixture", Means: tc.means, Std: new(2.0)})
+		if len(law.Modes) != len(tc.means) || math.Abs(law.ModeRadius-tc.want) > 1e-3 {
+			t.Errorf("%v: %d modes of radius %g, want radius %g", tc.means, len(law.Modes), law.ModeRadius, tc.want)
+		}
+	}
+	if h := lawFor(t, Config{Dataset: "mixture", Means: [][]float64{{0, 0, 0}}}).Entropy(); !math.IsNaN(h) {
+		t.Errorf("entropy %g in three dimensions, want none", h)
 	}
 }
 

@@ -30,6 +30,10 @@ type Config struct {
 	Channels []int `yaml:"channels,flow,omitempty"` // conv: channels of each stage
 	Blocks   int   `yaml:"blocks,omitempty"`        // conv: residual blocks a stage
 
+	Means  [][]float64 `yaml:"means,flow,omitempty"`  // mixture, gaussian_mixture
+	Logits []float64   `yaml:"logits,flow,omitempty"` // mixture
+	Std    *float64    `yaml:"std,omitempty"`         // mixture
+
 	Preset          string   `yaml:"preset,omitempty"`           // transformer: see Presets
 	PatchSize       *int     `yaml:"patch_size,omitempty"`       // transformer: side of a patch
 	EmbedDim        *int     `yaml:"embed_dim,omitempty"`        // transformer: width of a token
@@ -61,7 +65,6 @@ type Config struct {
 	Mean    []float64   `yaml:"mean,flow,omitempty"`    // gaussian
 	Cov     [][]float64 `yaml:"cov,flow,omitempty"`     // gaussian
 	Weights []float64   `yaml:"weights,flow,omitempty"` // gaussian_mixture
-	Means   [][]float64 `yaml:"means,flow,omitempty"`   // gaussian_mixture
 	Stds    []float64   `yaml:"stds,flow,omitempty"`    // gaussian_mixture
 }
 
@@ -168,7 +171,7 @@ func (c Config) pickDim(data int) (int, error) {
 		own = c.Image[0] * c.Image[1] * c.Image[2]
 	case kind == "gaussian":
 		own = len(c.Mean)
-	case kind == "gaussian_mixture" && len(c.Means) > 0:
+	case (kind == "mixture" || kind == "gaussian_mixture") && len(c.Means) > 0:
 		own = len(c.Means[0])
 	}
 	if c.Dim < 0 {
@@ -253,6 +256,8 @@ func (c Config) make(dim, classes int) (Network, error) {
 			return nil, err
 		}
 		return networkOr(NewConv(ConvConfig{Image: image, Channels: c.Channels, Blocks: c.Blocks, Activation: c.Activation, SpectralNorm: *c.SpectralNorm}))
+	case "mixture":
+		return networkOr(NewMixture(c.Means, c.Logits, *c.Std))
 	case "gaussian":
 		return networkOr(NewGaussianEnergy(c.Mean, c.Cov))
 	case "double_well":

@@ -71,6 +71,12 @@ func TestConfigFaults(t *testing.T) {
 		{"labels without a vector", "{kind: time_mlp, conditioning: concat, cond_dim: 0, num_classes: 3}", []string{"cond_dim: 0 with 3 labels"}},
 		{"another conditioning", "{kind: time_mlp, conditioning: film}", []string{`conditioning: "film", want one of adaln_zero, concat`}},
 		{"a perceptron on state and time", "{kind: field_mlp, hidden: [3], init: normal, zero_last: true, energy: l2, base: gaussian}", nil},
+		{"a mixture to train", "{kind: mixture, means: [[0, 0], [1, 2]], logits: [-1], std: 0.5, dim: 2}", nil},
+		{"every fault of a mixture", "{kind: mixture, means: [[0, 0], [1]], logits: [.nan, 0], std: 0, base: gaussian, stds: [1]}", []string{
+			"base: not an option of kind mixture", "stds: not an option of kind mixture", "means: point 1 has 1 coordinates, want 2", "logits: 2 numbers, want 1, one for each of means but the last",
+			"logits: element 0 is NaN, want a finite number", "std: 0, want a positive number"}},
+		{"a mixture of nothing to train", "{kind: mixture}", []string{"means: empty, want at least one point"}},
+		{"a logit of one", "{kind: mixture, means: [[0]], logits: [1]}", []string{"logits: 1 numbers, want 0"}},
 		{"steepness", "{kind: double_well, h: 0, b: .nan}", []string{"h: 0, want a positive number", "b: NaN, want a finite number"}},
 		{"tilt", "{kind: double_well_tilted, a: -1, c: .inf}", []string{"a: -1, want a positive number", "c: +Inf, want a finite number"}},
 		{"stiffness", "{kind: harmonic, k: -1}", []string{"k: -1, want a positive number"}},
@@ -196,7 +202,7 @@ func TestKindsDescribeTheCode(t *testing.T) {
 		switch k.Name {
 		case "gaussian":
 			c.Mean, c.Cov = []float64{0, 0}, [][]float64{{1, 0}, {0, 1}}
-		case "gaussian_mixture":
+		case "mixture", "gaussian_mixture":
 			c.Means = [][]float64{{0, 1}}
 		case "interaction":
 			c.Of, c.SigmaW = "harmonic", new(2.0)
@@ -214,7 +220,7 @@ func TestKindsDescribeTheCode(t *testing.T) {
 		}
 		for _, p := range k.Params {
 			// The data, the experiment or another key decides on these; a 0 is not written.
-			open := []string{"dim", "base", "init_std", "weights", "image", "preset", "cond_dim", "head_dim", "head_depth", "head_num_heads", "num_classes"}
+			open := []string{"dim", "base", "init_std", "weights", "logits", "image", "preset", "cond_dim", "head_dim", "head_depth", "head_num_heads", "num_classes"}
 			if k.Name == "time_mlp" {
 				open = append(open, "activation")
 			}

@@ -19,25 +19,9 @@ type GaussianMixture struct {
 // means are [K][dim], stds [K] positive (one for all: a single element; nil: all 1).
 func NewGaussianMixture(weights []float64, means [][]float64, stds []float64) (*GaussianMixture, error) {
 	var f faults
-	k := len(means)
+	k, dim := len(means), f.points("means", means)
 	if k == 0 {
-		f.add("means", "empty, want at least one point")
 		return nil, f.err()
-	}
-	dim := len(means[0])
-	if dim == 0 {
-		f.add("means", "point 0 has no coordinates")
-	}
-	for i, m := range means {
-		if len(m) != dim {
-			f.add("means", "point %d has %d coordinates, want %d as point 0 has", i, len(m), dim)
-		}
-		for _, v := range m {
-			if math.IsNaN(v) || math.IsInf(v, 0) {
-				f.add("means", "point %d is %v, want finite numbers", i, m)
-				break
-			}
-		}
 	}
 	if len(weights) == 0 {
 		weights = repeat(1, k)
@@ -74,6 +58,29 @@ func NewGaussianMixture(weights []float64, means [][]float64, stds []float64) (*
 		e.means = append(e.means, slices.Clone(m))
 	}
 	return e, nil
+}
+
+// points checks a list of points and returns their number of coordinates.
+func (f *faults) points(key string, points [][]float64) (dim int) {
+	if len(points) == 0 {
+		f.add(key, "empty, want at least one point")
+		return 0
+	}
+	if dim = len(points[0]); dim == 0 {
+		f.add(key, "point 0 has no coordinates")
+	}
+	for i, p := range points {
+		if len(p) != dim {
+			f.add(key, "point %d has %d coordinates, want %d as point 0 has", i, len(p), dim)
+		}
+		for _, v := range p {
+			if math.IsNaN(v) || math.IsInf(v, 0) {
+				f.add(key, "point %d is %v, want finite numbers", i, p)
+				break
+			}
+		}
+	}
+	return dim
 }
 
 // Energy builds E(x), [batch].

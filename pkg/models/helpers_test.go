@@ -173,6 +173,8 @@ func zoo(t testing.TB) map[string]models.Energy {
 	add("mlp spectral", "mlp", 3, map[string]any{"hidden": []int{6, 4}, "spectral_norm": true})
 	add("conv", "conv", 16, map[string]any{"channels": []int{2, 3}})
 	add("conv spectral", "conv", 0, map[string]any{"image": []int{2, 2, 3}, "channels": []int{2}, "spectral_norm": true})
+	add("mixture", "mixture", 0, map[string]any{"means": [][]float64{{-1, 0}, {1.5, 1}, {0, -2}}, "logits": []float64{0.5, -1}, "std": 0.8})
+	add("mixture of one", "mixture", 0, map[string]any{"means": [][]float64{{-1, 0.5}}})
 	out["mlp with base"] = models.WithBase(out["mlp silu"], models.Gaussian{Mean: []float64{0.5, -1}, Std: []float64{2, 0.7}})
 	return out
 }

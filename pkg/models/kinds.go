@@ -71,6 +71,12 @@ func Kinds() []Kind {
 				option("activation", activation, "silu"),
 				option("spectral_norm", "divide every kernel, as a matrix [out, in·3·3], by its largest singular value", false),
 			}},
+		{"mixture", "Round Gaussians of a fixed width whose means and masses are trained: what a sampler makes of separate modes shows in two parameters.",
+			"−log Σₖ exp(aₖ − ½‖x − mₖ‖²/std²), the last a at 0", "Kelvin", []KindParam{
+				dim, required("means", "first values of the centres m, one list of coordinates each"),
+				{Key: "logits", Doc: "first values of the logits a, one for each of means but the last", Default: "all 0: equal masses"},
+				option("std", "standard deviation of every Gaussian, not trained", 1.0),
+			}},
 		{"transformer", "A transformer for images (DiT): a field of state, time and label.", "head(blocks(patches(x), T(t) + Y(y)))",
 			torchEBM + "ConditionalTransformer2D and DiT; Peebles and Xie 2023", []KindParam{
 				dim, base, image,
@@ -178,7 +184,7 @@ func conditionalKinds() []string { return []string{"transformer", "time_mlp"} }
 func AnalyticKinds() []string {
 	var out []string
 	for _, k := range Kinds() {
-		if !slices.Contains(append(fieldKinds(), "mlp", "conv"), k.Name) {
+		if !slices.Contains(append(fieldKinds(), "mlp", "conv", "mixture"), k.Name) {
 			out = append(out, k.Name)
 		}
 	}
