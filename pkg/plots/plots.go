@@ -1,5 +1,6 @@
 // Package plots draws what a run has learned: the landscape of a two-dimensional model, samples beside data, curves over
-// the steps, sheets of small images, a GIF of the landscape forming, and report.html that shows all of it offline.
+// the steps, sheets of small images, the ladder of a tempered run, a GIF of the landscape forming, and report.html that
+// shows all of it offline.
 //
 //	grid := plots.NewGrid(-2, 3, -1.5, 2, 200, 200)
 //	copy(grid.Values, energies(grid.Points()))

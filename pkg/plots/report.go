@@ -24,6 +24,7 @@ type ReportData struct {
 	Warnings []string // what a reader must know before believing the numbers
 	Numbers  []Number
 	Figures  []ReportFigure
+	Sections []Section
 	Tables   []Table  // metrics, configuration
 	Commands []string // that made the run, and that look further
 	Footer   string   // version and time
@@ -42,6 +43,22 @@ type ReportFigure struct {
 	Title   string
 	Caption string
 	Wide    bool // over the whole width; else two stand side by side
+}
+
+// Section is a part of the page with figures and tables of its own, such as Tempering.Section makes. Its verdict and
+// notes are sentences.
+type Section struct {
+	Title, Verdict string
+	Notes          []string
+	Figures        []ReportFigure
+	Tables         []DataTable
+}
+
+// DataTable is a table of named columns; every row has as many cells as there are columns.
+type DataTable struct {
+	Title   string
+	Columns []string
+	Rows    [][]string
 }
 
 // Table is a table of keys and values.
@@ -74,17 +91,33 @@ func WriteReport(w io.Writer, d ReportData) error {
 	if d.Name == "" {
 		return errors.New("plots: report: no name")
 	}
+	type section struct {
+		Section
+		Pictures []picture
+	}
 	page := struct {
 		ReportData
 		Pictures            []picture
+		Parts               []section
 		LightVars, DarkVars template.CSS
 	}{ReportData: d, LightVars: cssVars(Light), DarkVars: cssVars(Dark)}
-	for i, f := range d.Figures {
-		p, err := newPicture(f)
+	var err error
+	if page.Pictures, err = newPictures(d.Figures); err != nil {
+		return fmt.Errorf("plots: report: %w", err)
+	}
+	for _, s := range d.Sections {
+		pictures, err := newPictures(s.Figures)
 		if err != nil {
-			return fmt.Errorf("plots: report: figure %d (%s): %w", i, f.Title, err)
+			return fmt.Errorf("plots: report: section %s: %w", s.Title, err)
 		}
-		page.Pictures = append(page.Pictures, p)
+		for _, t := range s.Tables {
+			for i, row := range t.Rows {
+				if len(row) != len(t.Columns) {
+					return fmt.Errorf("plots: report: section %s: table %s: row %d: %d cells, want %d", s.Title, t.Title, i, len(row), len(t.Columns))
+				}
+			}
+		}
+		page.Parts = append(page.Parts, section{s, pictures})
 	}
 	t, err := template.New("report").Parse(reportHTML)
 	if err != nil {
@@ -103,6 +136,18 @@ type picture struct {
 	Width, Height       int // in CSS pixels
 	Light               template.URL
 	Dark                template.Srcset // empty when there is one form for both
+}
+
+func newPictures(figures []ReportFigure) ([]picture, error) {
+	var pictures []picture
+	for i, f := range figures {
+		p, err := newPicture(f)
+		if err != nil {
+			return nil, fmt.Errorf("figure %d (%s): %w", i, f.Title, err)
+		}
+		pictures = append(pictures, p)
+	}
+	return pictures, nil
 }
 
 func newPicture(f ReportFigure) (picture, error) {
