@@ -126,6 +126,46 @@ func (s Store) clean() error {
 	return nil
 }
 
+// Sum is the digest that the cut has when it is saved.
+func (c Cut) Sum() (string, error) {
+	m, err := c.manifest(func(_ string, fill func(io.Writer) error) error { return fill(io.Discard) })
+	if err != nil {
+		return "", fmt.Errorf("checkpoint: digest of step %d: %w", c.Step, err)
+	}
+	return m.Digest, nil
+}
+
+// manifest describes the cut, whose files go to create one by one.
+func (c Cut) manifest(create func(file string, fill func(io.Writer) error) error) (m manifest, err error) {
+	m = manifest{Format: manifestFormat, Step: c.Step}
+	if m.Meta, err = json.Marshal(c.Meta); err != nil { // one spelling, whoever wrote it
+		return m, fmt.Errorf("meta: %w", err)
+	}
+	names := slices.Sorted(maps.Keys(c.Files))
+	for _, name := range names {
+		if !plainName(name + extension) {
+			return m, fmt.Errorf("file name %q, want letters, digits, dots, dashes and underscores", name)
+		}
+	}
+	for _, name := range names {
+		file := manifestFile{Name: name + extension}
+		h := sha256.New()
+		err := create(file.Name, func(w io.Writer) error {
+			counted := &counter{w: io.MultiWriter(w, h)}
+			err := EncodeSafetensors(counted, c.Files[name], nil)
+			file.Bytes = counted.n
+			return err
+		})
+		if err != nil {
+			return m, err
+		}
+		file.SHA256 = sum(h)
+		m.Files = append(m.Files, file)
+	}
+	m.Digest = m.digest()
+	return m, nil
+}
+
 // Save writes a cut and returns its digest. The cut appears under its name in one step when all of it is on the disk;
 // after an error the store is as it was. Then cuts beyond Keep are removed, oldest first. Saving the same content again
 // does nothing; other content for a step that has a whole cut is refused, and a damaged cut is replaced.
@@ -133,16 +173,6 @@ func (s Store) Save(cut Cut) (digest string, err error) {
 	fail := func(err error) (string, error) { return "", fmt.Errorf("checkpoint: save step %d: %w", cut.Step, err) }
 	if cut.Step < 0 {
 		return fail(errors.New("want a step of 0 or more"))
-	}
-	m := manifest{Format: manifestFormat, Step: cut.Step}
-	if m.Meta, err = json.Marshal(cut.Meta); err != nil { // one spelling, whoever wrote it
-		return fail(fmt.Errorf("meta: %w", err))
-	}
-	names := slices.Sorted(maps.Keys(cut.Files))
-	for _, name := range names {
-		if !plainName(name + extension) {
-			return fail(fmt.Errorf("file name %q, want letters, digits, dots, dashes and underscores", name))
-		}
 	}
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return fail(err)
@@ -159,22 +189,10 @@ func (s Store) Save(cut Cut) (digest string, err error) {
 			digest, err = fail(rest)
 		}
 	}()
-	for _, name := range names {
-		file := manifestFile{Name: name + extension}
-		h := sha256.New()
-		err := s.create(filepath.Join(temp, file.Name), func(w io.Writer) error {
-			counted := &counter{w: io.MultiWriter(w, h)}
-			err := EncodeSafetensors(counted, cut.Files[name], nil)
-			file.Bytes = counted.n
-			return err
-		})
-		if err != nil {
-			return fail(err)
-		}
-		file.SHA256 = sum(h)
-		m.Files = append(m.Files, file)
+	m, err := cut.manifest(func(file string, fill func(io.Writer) error) error { return s.create(filepath.Join(temp, file), fill) })
+	if err != nil {
+		return fail(err)
 	}
-	m.Digest = m.digest()
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return fail(err)

@@ -3,10 +3,12 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/kelvin-ebm/kelvin/pkg/buffer"
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
+	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
@@ -21,6 +23,13 @@ type cutMeta struct {
 	Dim    int          `json:"dim"`
 	Swaps  uint64       `json:"non_finite_swaps"`
 	Buffer buffer.State `json:"buffer"`
+
+	Fences    uint64  `json:"fences"`   // moves of ladder and step sizes that could have been
+	RefitAt   uint64  `json:"refit_at"` // fence of the next refit of a variational reference
+	Fitted    float64 `json:"fitted"`   // states summed up for it
+	SizeMoves uint64  `json:"step_size_moves"`
+	SwapMoves uint64  `json:"ladder_moves"`
+	Window    int     `json:"window"` // of the windowed schedule
 }
 
 // Cut takes a consistent snapshot of the training: parameters, optimizer, chains with the pending sweep applied, walkers,
@@ -48,6 +57,9 @@ func (t *Trainer) Cut() (checkpoint.Cut, error) {
 		live = permuted(st.Live, t.perm, sp.dim())
 	}
 	chains := []checkpoint.Tensor{{Name: "live", Shape: []int{sp.rows(), sp.dim()}, Data: live}}
+	if st.Rows != nil {
+		chains = append(chains, vector("rows", permuted(st.Rows, t.perm, 1)))
+	}
 	if sp.pooled() {
 		chains = append(chains,
 			checkpoint.Tensor{Name: "pool", Shape: []int{sp.Rungs * sp.Pool, sp.dim()}, Data: st.Pool},
@@ -61,8 +73,10 @@ func (t *Trainer) Cut() (checkpoint.Cut, error) {
 		meta.Swaps = e.NonFinite
 		chains = append(chains, vector("labels", e.Labels), vector("lineage", e.Lineage), vector("direction", e.Direction), vector("scans", e.Scans),
 			vector("restarts", e.Restarts), vector("trips", e.Trips), vector("warming", e.Warming), vector("pair_attempts", e.Attempts),
-			vector("pair_accepted", e.Accepted), vector("pair_alpha", e.AlphaSum))
+			vector("pair_accepted", e.Accepted), vector("pair_alpha", e.AlphaSum), vector("since", e.Since), vector("swapped", e.Swapped),
+			vector("up", e.Up), vector("down", e.Down))
 	}
+	chains = append(chains, t.adaptation(&meta)...)
 	if t.buffer != nil {
 		if err := t.buffer.Check(); err != nil {
 			return checkpoint.Cut{}, fmt.Errorf("engine: cut at step %d: %w", t.step, err)
@@ -144,6 +158,10 @@ func (t *Trainer) Restore(cut *checkpoint.Cut) error {
 			return fail(err)
 		}
 	}
+	// First: a new window forgets which pairs swapped in the old one.
+	if err := t.restoreAdaptation(chains, meta); err != nil {
+		return fail(err)
+	}
 	if t.ensemble != nil {
 		e := tempering.State{NonFinite: meta.Swaps}
 		read := reads{tensors: chains}
@@ -157,10 +175,19 @@ func (t *Trainer) Restore(cut *checkpoint.Cut) error {
 		get(&read, "pair_attempts", &e.Attempts)
 		get(&read, "pair_accepted", &e.Accepted)
 		get(&read, "pair_alpha", &e.AlphaSum)
+		get(&read, "since", &e.Since)
+		get(&read, "swapped", &e.Swapped)
+		get(&read, "up", &e.Up)
+		get(&read, "down", &e.Down)
 		if read.err != nil {
 			return fail(read.err)
 		}
 		if err := t.ensemble.Restore(e); err != nil {
+			return fail(err)
+		}
+	}
+	if sp.Exchange == "label" {
+		if st.Rows, err = checkpoint.Values[int32](chains, "rows", sp.rows()); err != nil {
 			return fail(err)
 		}
 	}
@@ -169,7 +196,108 @@ func (t *Trainer) Restore(cut *checkpoint.Cut) error {
 	}
 	t.step, t.scan, t.plan = meta.Step, meta.Scan, plan
 	t.perm = identityPerm(sp.rows())
+	t.tablesAt = tables{math.NaN(), math.NaN()}
 	return t.setSteps(t.step)
+}
+
+// adaptation is what a cut holds of ladder, step sizes and reference.
+func (t *Trainer) adaptation(meta *cutMeta) []checkpoint.Tensor {
+	a := &t.adapting
+	meta.Fences, meta.RefitAt, meta.Fitted = a.fences, a.refitAt, a.fitted.n
+	out := []checkpoint.Tensor{vector("betas", a.ladder.Betas())}
+	if a.swaps != nil {
+		swaps := a.swaps.Snapshot()
+		meta.SwapMoves, meta.Window = swaps.Moves, t.ensemble.Window()
+		out = append(out, vector("swap_alpha", swaps.Alpha), vector("swap_weight", swaps.Weight), vector("swap_square", swaps.Square), vector("swap_fresh", swaps.Fresh))
+	}
+	if a.sizes != nil {
+		sizes := a.sizes.Snapshot()
+		meta.SizeMoves = sizes.Moves
+		out = append(out, vector("step_log", sizes.Log), vector("step_sum", sizes.Sum), vector("step_count", sizes.Count))
+	}
+	if t.cfg.Spec.Variational {
+		out = append(out, vector("reference_mean", a.reference.Mean), vector("reference_std", a.reference.Std),
+			vector("fitted_sum", a.fitted.sum), vector("fitted_squares", a.fitted.squares))
+	}
+	if t.cfg.Spec.Weighted {
+		out = append(out, vector("weights", t.weights))
+	}
+	return out
+}
+
+// restoreAdaptation is the inverse of adaptation.
+func (t *Trainer) restoreAdaptation(chains []checkpoint.Tensor, meta cutMeta) error {
+	a, sp := &t.adapting, t.cfg.Spec
+	swaps := tempering.AdapterState{Moves: meta.SwapMoves}
+	sizes := tempering.StepSizesState{Moves: meta.SizeMoves}
+	q := models.Gaussian{}
+	fitted := moments{n: meta.Fitted}
+	var betas []float64
+	read := reads{tensors: chains}
+	get(&read, "betas", &betas)
+	if a.swaps != nil {
+		get(&read, "swap_alpha", &swaps.Alpha)
+		get(&read, "swap_weight", &swaps.Weight)
+		get(&read, "swap_square", &swaps.Square)
+		get(&read, "swap_fresh", &swaps.Fresh)
+	}
+	if a.sizes != nil {
+		get(&read, "step_log", &sizes.Log)
+		get(&read, "step_sum", &sizes.Sum)
+		get(&read, "step_count", &sizes.Count)
+	}
+	if sp.Variational {
+		get(&read, "reference_mean", &q.Mean)
+		get(&read, "reference_std", &q.Std)
+		get(&read, "fitted_sum", &fitted.sum)
+		get(&read, "fitted_squares", &fitted.squares)
+	}
+	if sp.Weighted {
+		get(&read, "weights", &t.weights)
+	}
+	if read.err != nil {
+		return read.err
+	}
+	ladder, err := tempering.LadderOf(betas)
+	if err != nil {
+		return err
+	}
+	if a.swaps != nil {
+		if err := t.setLadder(ladder); err != nil {
+			return err
+		}
+		if err := t.ensemble.SetWindow(meta.Window); err != nil {
+			return err
+		}
+		if err := a.swaps.Restore(swaps); err != nil {
+			return err
+		}
+	}
+	if a.sizes != nil {
+		if err := a.sizes.Restore(sizes); err != nil {
+			return err
+		}
+	}
+	if sp.Variational {
+		if err := q.Validate(); err != nil || q.Dim() != sp.dim() {
+			return fmt.Errorf("reference of %d dimensions, want a valid one of %d: %w", q.Dim(), sp.dim(), err)
+		}
+		a.reference, a.fitted = q, fitted
+		t.shard.SetReference(q)
+	}
+	a.fences, a.refitAt = meta.Fences, meta.RefitAt
+	t.moves.reset()
+	t.drift.forget()
+	return nil
+}
+
+// Digest is the SHA-256 of what a cut would hold now.
+func (t *Trainer) Digest() (string, error) {
+	cut, err := t.Cut()
+	if err != nil {
+		return "", err
+	}
+	return cut.Sum()
 }
 
 // Params are the parameters of Theta by name.

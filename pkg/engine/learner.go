@@ -44,6 +44,7 @@ type Report struct {
 	Parts     []Score   // parts of the loss worth a line in the metrics
 	Rate      float64   // learning rate of the step
 	Accept    []float64 // explorer acceptance a rung, mean over the step's scans; nil without chains
+	Drift     []float64 // effective share of each rung's chains under the new parameters, see [Trainer]; nil where it is not known
 	NonFinite int       // see [Result]
 }
 

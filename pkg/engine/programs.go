@@ -21,12 +21,20 @@ func (r *reader) next() *Node {
 	return n
 }
 
-// drawInputs are the inputs that addDraw uploads, in its order.
-func (s *Shard) drawInputs() []backend.Input {
+// drawInputs are the inputs that addDraw uploads, in its order, of a training step or a mere scan.
+func (s *Shard) drawInputs(train bool) (in []backend.Input) {
 	rows, dim := s.spec.rows(), s.spec.dim()
-	in := []backend.Input{{Name: "live", Shape: shapes.Make(f32, rows, dim)}}
-	if s.spec.FromData {
+	if train && s.spec.Weighted {
+		in = append(in, backend.Input{Name: "weights", Shape: shapes.Make(f32, s.spec.negatives())})
+	}
+	in = append(in, backend.Input{Name: "live", Shape: shapes.Make(f32, rows, dim)})
+	switch {
+	case s.spec.FromData:
 		return append(in, backend.Input{Name: "starts", Shape: shapes.Make(f32, rows, dim)})
+	case s.spec.byLabel() && train:
+		return append(in, backend.Input{Name: "negatives", Shape: shapes.Make(dtypes.Int32, s.spec.negatives())})
+	case s.spec.byLabel():
+		return in
 	}
 	in = append(in, backend.Input{Name: "permutation", Shape: shapes.Make(dtypes.Int32, rows)})
 	if s.spec.pooled() {
@@ -47,13 +55,17 @@ func (s *Shard) drawInputs() []backend.Input {
 // kernelInputs are the inputs that addKernel uploads, in its order, for a block of n chain steps.
 func (s *Shard) kernelInputs(n int) []backend.Input {
 	rows := s.spec.rows()
-	return []backend.Input{
+	in := []backend.Input{
 		{Name: "key", Shape: samplers.KeyShape},
 		{Name: "beta", Shape: shapes.Make(f32, rows)},
 		{Name: "step_size", Shape: shapes.Make(f32, rows)},
-		{Name: "step_table", Shape: shapes.Make(f32, n)},
-		{Name: "noise_table", Shape: shapes.Make(f32, n)},
 	}
+	if s.spec.Variational {
+		in = append(in, backend.Input{Name: "reference", Shape: shapes.Make(f32, lawSize(s.spec.dim()))})
+	}
+	return append(in,
+		backend.Input{Name: "step_table", Shape: shapes.Make(f32, n)},
+		backend.Input{Name: "noise_table", Shape: shapes.Make(f32, n)})
 }
 
 // sweep applies the swap decisions to the states that their energies were computed for.
@@ -61,15 +73,37 @@ func sweep(live, perm *Node) *Node { return takeRows(live, perm) }
 
 func takeRows(x, index *Node) *Node { return Gather(x, ExpandAxes(index, -1)) }
 
-// drawn reads the inputs of a draw: the swept states, from which negatives are taken, and a function that gives the
-// starts of the next scan and the pool after it.
-func (s *Shard) drawn(r *reader) (swept *Node, start func() (x, pool *Node)) {
+// nextDraw is a [Draw] in a graph.
+type nextDraw struct {
+	negatives, weights *Node                  // of a training step; weights is nil where negatives count alike
+	start              func() (x, pool *Node) // starts of the next scan, and the pool after it, nil without one
+}
+
+// readDraw reads the inputs of drawInputs.
+func (s *Shard) readDraw(r *reader, train bool) (d nextDraw) {
+	if train && s.spec.Weighted {
+		d.weights = r.next()
+	}
 	live := r.next()
+	if s.spec.byLabel() {
+		if train {
+			d.negatives = takeRows(live, r.next())
+		}
+		d.start = func() (*Node, *Node) { return live, nil }
+		return d
+	}
+	swept := live
+	if !s.spec.FromData {
+		swept = sweep(live, r.next())
+	}
+	if train {
+		d.negatives = Slice(swept, AxisRange(s.spec.rows()-s.spec.negatives(), s.spec.rows()))
+	}
 	if s.spec.FromData {
 		starts := r.next()
-		return live, func() (*Node, *Node) { return starts, nil }
+		d.start = func() (*Node, *Node) { return starts, nil }
+		return d
 	}
-	swept = sweep(live, r.next())
 	var pool, source, slots, keep, add *Node
 	if s.spec.pooled() {
 		pool, source, slots = r.next(), r.next(), r.next()
@@ -77,7 +111,7 @@ func (s *Shard) drawn(r *reader) (swept *Node, start func() (x, pool *Node)) {
 	if s.spec.Mix {
 		keep, add = r.next(), r.next()
 	}
-	return swept, func() (x, newPool *Node) {
+	d.start = func() (x, newPool *Node) {
 		x = swept
 		if pool != nil {
 			// One gather writes the live columns back, another draws the next ones: no scatter.
@@ -85,74 +119,11 @@ func (s *Shard) drawn(r *reader) (swept *Node, start func() (x, pool *Node)) {
 			x = takeRows(newPool, slots)
 		}
 		if keep != nil {
-			wide := BroadcastToDims(ExpandAxes(GreaterThan(keep, ZerosLike(keep)), -1), x.Shape().Dimensions...)
-			x = Add(Where(wide, x, ZerosLike(x)), add)
+			x = Add(Where(wide(GreaterThan(keep, ZerosLike(keep)), x), x, ZerosLike(x)), add)
 		}
 		return x, newPool
 	}
-}
-
-// explored runs n chain steps from x and packs what the host wants to know. fresh draws rung 0 anew.
-func (s *Shard) explored(r *reader, network models.Fn, x *Node, n int, fresh bool) (next, packed *Node) {
-	key, beta, stepRows, stepTable, noiseTable := r.next(), r.next(), r.next(), r.next(), r.next()
-	g := x.Graph()
-	rows, dim, chains, first := s.spec.rows(), s.spec.dim(), s.spec.Chains, s.spec.drawn()
-	moving := rows - first
-	path := s.spec.path(network)
-
-	probe := s.spec.Sampler.NewKernel(nil)
-	total := n * samplers.StepCount(probe, moving, dim)
-	if first > 0 && fresh {
-		total += samplers.NormalCount(first, dim)
-	}
-	source := samplers.NewSource(key, f32, total)
-
-	var vs, xs []*Node
-	if first > 0 {
-		reference := Slice(x, AxisRange(0, first))
-		if fresh {
-			reference = fromNormal(s.spec.Reference, source.Normal(first, dim))
-		}
-		xs, vs = append(xs, reference), append(vs, path.V(reference))
-	}
-
-	cut := func(v *Node) *Node { return Slice(v, AxisRange(first, rows)) }
-	target := samplers.Target{Path: path, Beta: cut(beta)}
-	sizes := cut(stepRows)
-	at := func(table *Node, m int) *Node { return Reshape(Slice(table, AxisElem(m))) }
-	point := target.At(cut(x))
-	var accepted *Node // nil for a kernel that takes every step
-	nonFinite := ZerosLike(sizes)
-	for m := range n {
-		kernel := s.spec.Sampler.NewKernel(at(noiseTable, m))
-		var info samplers.Info
-		point, info = kernel.Step(target, point, Mul(sizes, at(stepTable, m)), source.Step(kernel, moving, dim))
-		switch {
-		case info.Accept == nil:
-		case accepted == nil:
-			accepted = info.Accept
-		default:
-			accepted = Add(accepted, info.Accept)
-		}
-		if info.Accept == nil && len(s.spec.Sampler.Clamp) == 0 {
-			nonFinite = info.NonFinite // a chain that left stays away: its last step tells, and the others need no look
-		} else {
-			nonFinite = Add(nonFinite, info.NonFinite)
-		}
-	}
-	xs, vs = append(xs, point.X), append(vs, point.V)
-	if s.spec.Rungs == 1 { // nobody swaps: an unadjusted chain then needs no energies at all
-		vs = nil
-	}
-
-	rates := Ones(g, shapes.Make(f32, s.spec.Rungs))
-	if accepted != nil {
-		rates = DivScalar(ReduceMean(Reshape(accepted, moving/chains, chains), -1), float64(n))
-		if first > 0 {
-			rates = Concatenate([]*Node{Ones(g, shapes.Make(f32, 1)), rates}, 0)
-		}
-	}
-	return Concatenate(xs, 0), Concatenate(append(vs, rates, Reshape(ReduceAllSum(nonFinite), 1)), 0)
+	return d
 }
 
 func (s *Shard) compileTrain() (*backend.Program, error) {
@@ -163,21 +134,20 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 	in = append(in,
 		backend.Input{Name: "positives", Shape: shapes.Make(f32, s.spec.Batch, s.spec.dim())},
 		backend.Input{Name: "hyper", Shape: shapes.Make(f32, hyperSize)})
-	in = append(in, s.drawInputs()...)
+	in = append(in, s.drawInputs(true)...)
 	in = append(in, s.kernelInputs(s.blockLen[0])...)
 	return backend.Compile(s.backend, "train", in, func(nodes []*Node) []*Node {
 		r := &reader{nodes}
 		w := s.spec.Optimizer.readWeights(r)
 		positives, hyper := r.next(), r.next()
-		swept, start := s.drawn(r)
+		d := s.readDraw(r, true)
 
-		negatives := Slice(swept, AxisRange(s.spec.rows()-s.spec.Chains, s.spec.rows()))
 		pieces := models.Unpack(s.spec.Network, w.theta)
-		terms := s.spec.loss(models.At(s.spec.Network, pieces)).Build(positives, negatives)
+		terms := s.spec.loss(models.At(s.spec.Network, pieces), d.weights).Build(positives, d.negatives)
 		w, norm := s.spec.Optimizer.descend(w, terms.Loss, pieces, hyper)
 		out := w.nodes()
 
-		x, pool := start()
+		x, pool := d.start()
 		next, packed := s.explored(r, s.network(w.theta), x, s.blockLen[0], true)
 		out = append(out, next)
 		if pool != nil {
@@ -189,13 +159,13 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 }
 
 func (s *Shard) compileScan() (*backend.Program, error) {
-	in := append([]backend.Input{s.thetaInput("theta")}, s.drawInputs()...)
+	in := append([]backend.Input{s.thetaInput("theta")}, s.drawInputs(false)...)
 	in = append(in, s.kernelInputs(s.blockLen[0])...)
 	return backend.Compile(s.backend, "scan", in, func(nodes []*Node) []*Node {
 		r := &reader{nodes}
 		network := s.network(r.next())
-		_, start := s.drawn(r)
-		x, pool := start()
+		d := s.readDraw(r, false)
+		x, pool := d.start()
 		next, packed := s.explored(r, network, x, s.blockLen[0], true)
 		out := []*Node{next}
 		if pool != nil {

@@ -3,7 +3,6 @@ package engine
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/gomlx/gomlx/pkg/core/dtypes"
 	. "github.com/gomlx/gomlx/pkg/core/graph"
@@ -31,6 +30,11 @@ type Shard struct {
 	pool       *tensors.Tensor // [rungs·pool, dim]; nil where every column is live
 
 	beta, stepRows, stepTable, noiseTable *tensors.Tensor
+	reference                             *tensors.Tensor // q as packLaw gives it; nil where it is compiled in
+
+	betas, steps []float32 // of the rungs, behind beta and stepRows
+	// place is, under exchange of labels, the row of the device that holds the chain of each row k·B + b; nil: the same.
+	place []int32
 
 	train      *backend.Program
 	scan       *backend.Program
@@ -56,13 +60,16 @@ func NewShard(b *backend.Backend, spec Spec) (*Shard, error) {
 	for left := spec.Sampler.Steps; left > 0; left -= s.blockSteps {
 		s.blockLen = append(s.blockLen, min(left, s.blockSteps))
 	}
+	if spec.Variational {
+		s.SetReference(*spec.Reference)
+	}
 	return s, nil
 }
 
 // Close frees the device memory, and the cores that the shard did not use.
 func (s *Shard) Close() {
 	s.cores.release()
-	backend.Release(s.theta, s.ema, s.live, s.pool, s.beta, s.stepRows, s.stepTable, s.noiseTable)
+	backend.Release(s.theta, s.ema, s.live, s.pool, s.beta, s.stepRows, s.stepTable, s.noiseTable, s.reference)
 	backend.Release(s.moments...)
 	for _, p := range append([]*backend.Program{s.train, s.scan}, blockPrograms(s.blocks)...) {
 		if p != nil {
@@ -84,6 +91,9 @@ type State struct {
 	Theta, EMA []float32   // EMA is nil where the optimizer keeps no average
 	Moments    [][]float32 // optimizer state
 	Live, Pool []float32   // chains; Pool is nil where every column is live
+	// Rows is, under exchange of labels, the row of the device that holds the chain of each row of Live, [rows], so that a
+	// loaded shard goes on with the same random numbers. Nil otherwise; where it is nil, every chain is in its own row.
+	Rows []int32
 }
 
 // NewState is the state at the start of training: given weights, chains in live [rows·dim] and pool.
@@ -117,10 +127,17 @@ func (s *Shard) Load(st State) error {
 			return fmt.Errorf("engine: load state: %s: length %d, want %d", part.name, part.got, part.want)
 		}
 	}
+	if err := s.spec.checkRows(st.Rows); err != nil {
+		return fmt.Errorf("engine: load state: rows: %w", err)
+	}
 	backend.Release(s.theta, s.ema, s.live, s.pool)
 	backend.Release(s.moments...)
+	s.place = slices.Clone(st.Rows)
+	if s.spec.byLabel() && s.place == nil {
+		s.place = identityPerm(s.spec.rows())
+	}
 	s.theta = tensors.FromFlatDataAndDimensions(slices.Clone(st.Theta), s.params)
-	s.live = tensors.FromFlatDataAndDimensions(slices.Clone(st.Live), s.spec.rows(), s.spec.dim())
+	s.live = tensors.FromFlatDataAndDimensions(toRows(st.Live, s.place, s.spec.dim()), s.spec.rows(), s.spec.dim())
 	s.ema, s.pool, s.moments = nil, nil, nil
 	if st.EMA != nil {
 		s.ema = tensors.FromFlatDataAndDimensions(slices.Clone(st.EMA), s.params)
@@ -131,6 +148,7 @@ func (s *Shard) Load(st State) error {
 	for _, m := range st.Moments {
 		s.moments = append(s.moments, tensors.FromFlatDataAndDimensions(slices.Clone(m), s.params))
 	}
+	s.setRows()
 	return nil
 }
 
@@ -151,6 +169,7 @@ func (s *Shard) State() (st State, err error) {
 	if err != nil {
 		return State{}, fmt.Errorf("engine: read state: %w", err)
 	}
+	st.Live, st.Rows = fromRows(st.Live, s.place, s.spec.dim()), slices.Clone(s.place)
 	return st, nil
 }
 
@@ -160,21 +179,37 @@ func (s *Shard) Live() ([]float32, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: read chains: %w", err)
 	}
-	return live, nil
+	return fromRows(live, s.place, s.spec.dim()), nil
 }
 
 // SetLadder sets β and the step size of each rung. Neither is compiled in.
 func (s *Shard) SetLadder(betas, stepSizes []float64) {
-	set := func(old **tensors.Tensor, perRung []float64) {
+	s.betas, s.steps = to32(betas), to32(stepSizes)
+	s.setRows()
+}
+
+// setRows gives every row of the device β and the step size of the rung whose chain it holds.
+func (s *Shard) setRows() {
+	set := func(old **tensors.Tensor, perRung []float32) {
 		rows := make([]float32, s.spec.rows())
 		for i := range rows {
-			rows[i] = float32(perRung[i/s.spec.Chains])
+			rows[i] = perRung[i/s.spec.Chains]
 		}
 		backend.Release(*old)
-		*old = tensors.FromFlatDataAndDimensions(rows, len(rows))
+		*old = tensors.FromFlatDataAndDimensions(toRows(rows, s.place, 1), len(rows))
 	}
-	set(&s.beta, betas)
-	set(&s.stepRows, stepSizes)
+	if s.betas == nil { // no ladder yet
+		return
+	}
+	set(&s.beta, s.betas)
+	set(&s.stepRows, s.steps)
+}
+
+// SetReference moves the reference q of a linear path, without a new program; needs Spec.Variational. The next scan draws
+// and explores under it; what V the last one gave is of the q before. q has the dimension of the states.
+func (s *Shard) SetReference(q models.Gaussian) {
+	backend.Release(s.reference)
+	s.reference = tensors.FromFlatDataAndDimensions(packLaw(q), lawSize(s.spec.dim()))
 }
 
 // SetTables sets, for every chain step of a scan, the factor on the step size and Langevin's noise scale.
@@ -198,6 +233,9 @@ type Draw struct {
 	Keep, Add []float32
 	// Starts are the rows of a scan that starts from given data (Spec.FromData), [rows·dim].
 	Starts []float32
+	// Weights weigh the negatives of a training call where Spec.Weighted is set, [B] for a single rung, else [2B]: rung K−2,
+	// then the target rung, after the sweep. Their sum is 1.
+	Weights []float32
 }
 
 // Scores are the scalars of a training step.
@@ -207,7 +245,10 @@ type Scores struct {
 
 // Result is what a call brings back.
 type Result struct {
-	V      []float64 // V of every row after the scan, [rows]; empty for a single rung, which swaps with nobody
+	V []float64 // V of every row after the scan, [rows]; empty for a single rung, which swaps with nobody
+	// V0 is V of every row when the exploration began, under the parameters that explore: against V it shows what the
+	// exploration of a rung forgets. On a rung of independent draws it is V, to rounding.
+	V0     []float64
 	Accept []float64 // acceptance of each rung's explorer; 1 on a rung of independent draws and for Langevin
 	// NonFinite counts proposals whose log density is not finite, and states that left for infinity: those of every step
 	// for MALA and a clamped chain, of the last step for a chain that cannot come back.
@@ -262,7 +303,7 @@ func (s *Shard) explore(c *call, p *backend.Program, scan uint64, d Draw, train 
 	if err != nil {
 		return Result{}, err
 	}
-	result := s.unpack(packed, train)
+	result := s.unpack(packed, true, train)
 	for i, n := range s.blockLen[1:] {
 		block := s.blocks[n]
 		if block == nil {
@@ -279,13 +320,13 @@ func (s *Shard) explore(c *call, p *backend.Program, scan uint64, d Draw, train 
 		if err != nil {
 			return Result{}, err
 		}
-		next := s.unpack(packed, false)
+		next := s.unpack(packed, false, false)
 		done := float64((i + 1) * s.blockSteps)
 		for k := range next.Accept { // mean over the chain steps
 			next.Accept[k] = (result.Accept[k]*done + next.Accept[k]*float64(n)) / (done + float64(n))
 		}
 		next.NonFinite += result.NonFinite
-		next.Scores = result.Scores
+		next.V0, next.Scores = result.V0, result.Scores
 		result = next
 	}
 	return result, nil
@@ -298,19 +339,34 @@ func (s *Shard) addDraw(c *call, d Draw, train bool) error {
 		}
 		return nil
 	}
+	if train && s.spec.Weighted {
+		if err := check("weights", len(d.Weights), s.spec.negatives()); err != nil {
+			return err
+		}
+		c.host(tensors.FromFlatDataAndDimensions(d.Weights, len(d.Weights)))
+	}
 	rows, dim := s.spec.rows(), s.spec.dim()
+	c.state(&s.live)
 	if s.spec.FromData {
 		if err := check("starts", len(d.Starts), rows*dim); err != nil {
 			return err
 		}
-		c.state(&s.live)
 		c.host(tensors.FromFlatDataAndDimensions(d.Starts, rows, dim))
 		return nil
 	}
 	if err := check("permutation", len(d.Perm), rows); err != nil {
 		return err
 	}
-	c.state(&s.live)
+	if s.spec.byLabel() {
+		if err := s.moveLabels(d.Perm); err != nil {
+			return fmt.Errorf("engine: draw: permutation: %w", err)
+		}
+		if train {
+			negatives := slices.Clone(s.place[rows-s.spec.negatives():])
+			c.host(tensors.FromFlatDataAndDimensions(negatives, len(negatives)))
+		}
+		return nil
+	}
 	c.host(tensors.FromFlatDataAndDimensions(d.Perm, rows))
 	if s.spec.pooled() {
 		slots := s.spec.Rungs * s.spec.Pool
@@ -342,6 +398,9 @@ func (s *Shard) addKernel(c *call, scan uint64, block int) {
 	c.host(tensors.FromFlatDataAndDimensions([]uint64{key, 0, 0}, 3))
 	c.keep(s.beta)
 	c.keep(s.stepRows)
+	if s.reference != nil {
+		c.keep(s.reference)
+	}
 	at := block * s.blockSteps
 	n := s.blockLen[block]
 	if len(s.blockLen) == 1 {
@@ -356,68 +415,32 @@ func (s *Shard) addKernel(c *call, scan uint64, block int) {
 	}
 }
 
-func (s *Shard) unpack(packed []float32, train bool) Result {
+// unpack reads what explored packed, of the first block of a scan or a later one, and the scores of a training step.
+func (s *Shard) unpack(packed []float32, first, train bool) Result {
+	take := func(n int) []float64 {
+		part := to64(packed[:n])
+		packed = packed[n:]
+		return part
+	}
 	rows, rungs := s.spec.rows(), s.spec.Rungs
 	if rungs == 1 {
 		rows = 0
 	}
-	r := Result{V: make([]float64, rows), Accept: make([]float64, rungs)}
-	for i := range r.V {
-		r.V[i] = float64(packed[i])
+	r := Result{V: fromRows(take(rows), s.place, 1)}
+	if first {
+		r.V0 = fromRows(take(rows), s.place, 1)
 	}
-	for k := range r.Accept {
-		r.Accept[k] = float64(packed[rows+k])
+	if s.spec.byLabel() {
+		r.Accept = rungMeans(fromRows(take(rows), s.place, 1), rungs)
+	} else {
+		r.Accept = take(rungs)
 	}
-	r.NonFinite = int(packed[rows+rungs])
+	r.NonFinite = int(take(1)[0])
 	if train {
-		t := packed[rows+rungs+1:]
-		r.Scores = Scores{float64(t[0]), float64(t[1]), float64(t[2]), float64(t[3]), float64(t[4])}
+		t := take(5)
+		r.Scores = Scores{t[0], t[1], t[2], t[3], t[4]}
 	}
 	return r
-}
-
-// call collects the inputs of a program. State tensors are donated and replaced by the first outputs, in order.
-type call struct {
-	shard  *Shard
-	in     []*tensors.Tensor
-	donate []bool
-	states []**tensors.Tensor
-	hosts  []*tensors.Tensor
-}
-
-func (s *Shard) begin() *call { return &call{shard: s} }
-
-func (c *call) keep(t *tensors.Tensor) { c.in, c.donate = append(c.in, t), append(c.donate, false) }
-func (c *call) state(t **tensors.Tensor) {
-	c.in, c.donate, c.states = append(c.in, *t), append(c.donate, true), append(c.states, t)
-}
-func (c *call) host(t *tensors.Tensor) {
-	c.in, c.donate, c.hosts = append(c.in, t), append(c.donate, true), append(c.hosts, t)
-}
-
-// run executes p and reads its last output, the packed results.
-func (c *call) run(p *backend.Program) ([]float32, error) {
-	start := time.Now()
-	out, err := p.RunDonating(c.donate, c.in...)
-	if err != nil {
-		backend.Release(c.hosts...)
-		return nil, fmt.Errorf("engine: %w", err)
-	}
-	backend.Release(c.hosts...)
-	for i, slot := range c.states {
-		backend.Release(*slot) // the host's side of a donated tensor
-		*slot = out[i]
-	}
-	packed := out[len(out)-1]
-	values, err := backend.Read[float32](packed)
-	backend.Release(packed)
-	if err != nil {
-		return nil, fmt.Errorf("engine: read results: %w", err)
-	}
-	if p == c.shard.train || p == c.shard.scan {
-		c.shard.cores.observe(time.Since(start))
-	}
-	return values, nil
 }
 
 func (s *Shard) thetaInput(name string) backend.Input {

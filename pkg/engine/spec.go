@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	. "github.com/gomlx/gomlx/pkg/core/graph"
 
@@ -31,6 +32,13 @@ type Spec struct {
 	// Mix adds fresh starts or jitter to the drawn rows, see [Draw].
 	Mix bool
 
+	// Weighted takes the negatives of a step from the two coldest rungs, with the weights of [Draw].
+	Weighted bool
+	// Variational makes q an input of every call, see [Shard.SetReference]; Reference is the first one.
+	Variational bool
+	// Exchange is one of Exchanges, what a swap moves; "" is state.
+	Exchange string
+
 	Loss      losses.Config
 	Sampler   samplers.Config
 	Optimizer OptimizerConfig
@@ -38,6 +46,12 @@ type Spec struct {
 	Seed  uint64
 	Shard uint32 // number of the shard in the experiment: part of every device key
 }
+
+// Exchanges are the names that Spec.Exchange knows. With "state" a row of the device belongs to a rung, and a swap moves
+// the states of two rows. With "label" the states stay, and a swap moves β and the step size of the two rows: nothing as
+// large as a state. Any row may then be of rung 0, so that the chain steps of a scan are made there too, and dropped where
+// that rung is drawn anew. The chains have the same law either way, though not the same bits.
+func Exchanges() []string { return []string{"state", "label"} }
 
 // maxBlock is the most gradients of the energy unrolled into one program: XLA's compile time grows faster than their
 // number.
@@ -62,6 +76,18 @@ func (s Spec) validate() error {
 	if s.FromData && (s.Rungs != 1 || s.Pool != s.Chains) {
 		errs = append(errs, fmt.Errorf("chains from the data: rungs %d, pool %d, want 1 rung and no pool", s.Rungs, s.Pool))
 	}
+	if s.Variational && (s.Reference == nil || s.Rungs < 2) {
+		errs = append(errs, fmt.Errorf("variational reference: rungs %d, reference %t, want at least 2 rungs and a reference", s.Rungs, s.Reference != nil))
+	}
+	if s.Exchange != "" && !slices.Contains(Exchanges(), s.Exchange) {
+		errs = append(errs, fmt.Errorf("exchange: %q, want one of %s", s.Exchange, strings.Join(Exchanges(), ", ")))
+	}
+	if s.byLabel() && s.Rungs < 2 {
+		errs = append(errs, fmt.Errorf("exchange: label of %d rung, want at least 2 rungs", s.Rungs))
+	}
+	if s.byLabel() && s.pooled() {
+		errs = append(errs, fmt.Errorf("exchange: label with pool %d of %d chains, mix %t: want state where a scan moves chains in and out of a pool or mixes fresh starts in", s.Pool, s.Chains, s.Mix))
+	}
 	return errors.Join(errs...)
 }
 
@@ -81,14 +107,36 @@ func (s Spec) drawn() int {
 
 func (s Spec) pooled() bool { return s.Pool > s.Chains || s.Mix }
 
+func (s Spec) byLabel() bool { return s.Exchange == "label" }
+
+// negatives is the number of negatives of a step, the last rows of all.
+func (s Spec) negatives() int {
+	if s.Weighted {
+		return min(2, s.Rungs) * s.Chains
+	}
+	return s.Chains
+}
+
 // energy builds E from the network at its weights.
 func (s Spec) energy(network models.Fn) samplers.EnergyFn { return withBase(network, s.Base) }
 
-// path builds the annealing path of the network at its weights.
-func (s Spec) path(network models.Fn) samplers.Path {
+// path builds the annealing path of the network at its weights, within the sampler's box. A q that is not nil stands for
+// Reference.
+func (s Spec) path(network models.Fn, q *law) samplers.Path {
+	return s.Sampler.Confine(s.unconfined(network, q))
+}
+
+func (s Spec) unconfined(network models.Fn, q *law) samplers.Path {
 	energy := s.energy(network)
 	if s.Reference == nil || s.Rungs == 1 {
 		return samplers.Power(energy)
+	}
+	if q != nil && s.Base != nil {
+		// As below, V = −f_θ + log q₀ − log q avoids the large terms that the two densities share.
+		return samplers.Path{LogRef: q.logDensity, V: func(x *Node) *Node { return Sub(q.logRatio(s.Base, x), network(x)) }}
+	}
+	if q != nil {
+		return samplers.Linear(energy, q.logDensity)
 	}
 	if s.Base != nil && sameGaussian(s.Base, s.Reference) {
 		// With q = q₀ the base and the reference cancel: V = −f_θ, without the rounding of two large terms.
@@ -97,8 +145,9 @@ func (s Spec) path(network models.Fn) samplers.Path {
 	return samplers.Linear(energy, s.Reference.LogDensity)
 }
 
-func (s Spec) loss(network models.Fn) losses.Contrastive {
-	c := losses.Contrastive{Energy: network, Penalty: s.Loss.EnergyPenalty, GradientPenalty: s.Loss.GradientPenalty}
+// loss is the loss of a step; weights is nil where negatives count alike.
+func (s Spec) loss(network models.Fn, weights *Node) losses.Contrastive {
+	c := losses.Contrastive{Energy: network, Penalty: s.Loss.EnergyPenalty, GradientPenalty: s.Loss.GradientPenalty, Weights: weights}
 	if s.Base != nil {
 		c.Base = s.Base.LogDensity
 	}
@@ -108,11 +157,4 @@ func (s Spec) loss(network models.Fn) losses.Contrastive {
 // sameGaussian says whether two laws are the same to the last bit.
 func sameGaussian(a, b *models.Gaussian) bool {
 	return slices.Equal(a.Mean, b.Mean) && slices.Equal(a.Std, b.Std)
-}
-
-// fromNormal turns standard normals [rows, dim] into draws of q.
-func fromNormal(q *models.Gaussian, z *Node) *Node {
-	g := z.Graph()
-	vector := func(v []float64) *Node { return Reshape(ConvertDType(Const(g, v), z.DType()), 1, len(v)) }
-	return Add(vector(q.Mean), Mul(vector(q.Std), z))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/buffer"
@@ -16,10 +17,12 @@ import (
 
 // TrainerConfig is everything that a [Trainer] needs beside its backend.
 type TrainerConfig struct {
-	Spec   Spec
-	Ladder *tempering.Ladder
-	Buffer buffer.Config
-	Scans  int // scans a training step
+	Spec      Spec
+	Tempering tempering.Config // of as many rungs and chains as the Spec
+	Buffer    buffer.Config
+	// Start is where an earlier adaptation left off; the zero value begins with the ladder of Tempering and the step sizes of
+	// Spec.Sampler.
+	Start Adapted
 	// StepsBefore is added to the step at which schedules of the sampler are read: the steps behind given weights.
 	StepsBefore int
 	// Positives writes the batch of a step, [batch·dim]. It must be a function of the step alone.
@@ -28,13 +31,17 @@ type TrainerConfig struct {
 	Data []float64
 }
 
-// Trainer trains one group: it calls the shard, decides the swaps between two calls, and moves columns in and out of the
-// replay buffer. A step depends on the seed and the state alone, so a restored trainer goes on bit for bit.
+// Trainer trains one group: it calls the shard, decides the swaps between two calls, moves columns in and out of the
+// replay buffer, and adapts the ladder. A step depends on the seed and the state alone, so a restored trainer goes on bit
+// for bit.
 type Trainer struct {
 	cfg      TrainerConfig
 	shard    *Shard
-	ensemble *tempering.Ensemble
-	buffer   *buffer.Buffer // nil where every scan starts from the data
+	ensemble *tempering.Ensemble // nil for one rung
+	buffer   *buffer.Buffer      // nil where every scan starts from the data
+	adapting adapting
+	moves    correlations // of V before and after exploration
+	drift    driftMeter
 
 	stepSize, noise, rate schedules.Schedule
 	tablesAt              tables // what is on the device
@@ -43,8 +50,17 @@ type Trainer struct {
 	scan uint64
 	plan buffer.Plan // what became of the columns that are live now
 	perm []int32     // sweep decided from the last scan's energies, not yet applied to the device's rows
+	// weights of the negatives after that sweep, see Draw.Weights; nil where they are all equal.
+	weights []float32
+	swept   sweepNote
 
 	positives, starts []float32
+}
+
+// sweepNote is what the last sweep left to say.
+type sweepNote struct {
+	time      time.Duration
+	restarted []bool // [B]
 }
 
 // tables are the step sizes that the device holds, to upload them only when they change.
@@ -56,7 +72,7 @@ func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Trainer{cfg: cfg, shard: shard, tablesAt: tables{math.NaN(), math.NaN()}}
+	t := &Trainer{cfg: cfg, shard: shard}
 	sp := cfg.Spec
 	for _, s := range []struct {
 		key  string
@@ -70,25 +86,38 @@ func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
 			return nil, fmt.Errorf("engine: %s: %w", s.key, err)
 		}
 	}
-	if cfg.Ladder.NumRungs() != sp.Rungs {
-		return nil, fmt.Errorf("engine: ladder of %d rungs, want %d", cfg.Ladder.NumRungs(), sp.Rungs)
+	if err := t.rewind(cfg.Start); err != nil {
+		return nil, err
+	}
+	t.positives = make([]float32, sp.Batch*sp.dim())
+	t.starts = make([]float32, sp.rows()*sp.dim())
+	return t, nil
+}
+
+// rewind puts all that a trainer keeps on the host to where it begins.
+func (t *Trainer) rewind(start Adapted) (err error) {
+	cfg, sp := t.cfg, t.cfg.Spec
+	t.cfg.Start = start
+	if err := t.newAdapting(); err != nil {
+		return err
 	}
 	if sp.Rungs > 1 {
-		t.ensemble, err = tempering.NewEnsemble(tempering.Settings{Ladder: cfg.Ladder, Columns: sp.Pool, Offset: uint32(sp.firstColumn()), Seed: sp.Seed, Fresh: sp.Reference != nil})
+		t.ensemble, err = tempering.NewEnsemble(tempering.Settings{Ladder: t.adapting.ladder, Columns: sp.Pool, Offset: uint32(sp.firstColumn()),
+			Seed: sp.Seed, Fresh: sp.Reference != nil, Schedule: cfg.Tempering.Schedule, Window: max(1, cfg.Tempering.Window)})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if !sp.FromData {
 		t.buffer, err = buffer.New(buffer.Settings{Slots: sp.Pool, Live: sp.Chains, Ring: t.ring(),
 			Reinit: cfg.Buffer.Reinit, Seed: sp.Seed, Group: sp.Shard})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	t.positives = make([]float32, sp.Batch*sp.dim())
-	t.starts = make([]float32, sp.rows()*sp.dim())
-	return t, nil
+	t.moves, t.drift = newCorrelations(sp.Rungs, sp.Chains), driftMeter{}
+	t.step, t.scan, t.tablesAt = 0, 0, tables{math.NaN(), math.NaN()}
+	return nil
 }
 
 // Close frees the device memory.
@@ -110,6 +139,15 @@ func (t *Trainer) Stats() tempering.Stats {
 	return t.ensemble.Stats()
 }
 
+// Exploration is, of each rung, the correlation of V before and after the exploration of a scan, since the last ResetPairs:
+// above ½ swaps meet energies that they have seen. NaN where it is not known; nil for a single rung.
+func (t *Trainer) Exploration() []float64 {
+	if t.ensemble == nil {
+		return nil
+	}
+	return t.moves.rates(t.cfg.Spec.drawn() / t.cfg.Spec.Chains)
+}
+
 // TripRate is the measured number of round trips a scan and column.
 func (t *Trainer) TripRate() float64 {
 	if t.ensemble == nil {
@@ -118,11 +156,12 @@ func (t *Trainer) TripRate() float64 {
 	return t.ensemble.TripRate()
 }
 
-// ResetPairs forgets the pair statistics.
+// ResetPairs forgets the statistics of the pairs and those of the exploration.
 func (t *Trainer) ResetPairs() {
 	if t.ensemble != nil {
 		t.ensemble.ResetPairs()
 	}
+	t.moves.reset()
 }
 
 // Start draws the first weights and chains and explores, so that the first training step has negatives.
@@ -146,6 +185,7 @@ func (t *Trainer) StartAt(theta []float32) error {
 		return err
 	}
 	t.perm = identityPerm(sp.rows())
+	t.equalWeights()
 	if err := t.setSteps(0); err != nil {
 		return err
 	}
@@ -154,7 +194,7 @@ func (t *Trainer) StartAt(theta []float32) error {
 			return err
 		}
 	}
-	for range t.cfg.Scans {
+	for range t.cfg.Tempering.Scans {
 		if _, err := t.Explore(); err != nil {
 			return err
 		}
@@ -190,7 +230,9 @@ func (t *Trainer) TrainStep() (Report, error) {
 		return Report{}, err
 	}
 	t.batch(t.step, t.positives)
+	weights := t.weights // of the rows that end here, while the draw is about those that start
 	draw, next := t.draw(nil, t.step+1)
+	draw.Weights = weights
 	rate := t.rate.At(t.step)
 	r, err := t.shard.Train(t.scan, t.step, rate, t.positives, draw)
 	if err != nil {
@@ -200,12 +242,13 @@ func (t *Trainer) TrainStep() (Report, error) {
 	if err := t.finite(r.Scores); err != nil {
 		return Report{}, err
 	}
+	t.drift.measure(draw.Perm, r.V0, t.adapting.ladder)
 	report := Report{Step: t.step, Loss: r.Scores.Loss, GradNorm: r.Scores.GradNorm, Rate: rate, Accept: r.Accept, NonFinite: r.NonFinite,
 		Parts: []Score{{"energy_data", r.Scores.Positives}, {"energy_model", r.Scores.Negatives}, {"energy_penalty", r.Scores.Penalty}}}
 	if err := t.sweep(r, next, true); err != nil {
 		return Report{}, err
 	}
-	for i := 1; i < t.cfg.Scans; i++ {
+	for i := 1; i < t.cfg.Tempering.Scans; i++ {
 		r, err := t.Explore()
 		if err != nil {
 			return Report{}, err
@@ -214,6 +257,12 @@ func (t *Trainer) TrainStep() (Report, error) {
 			report.Accept[k] += (r.Accept[k] - report.Accept[k]) / float64(i+1)
 		}
 		report.NonFinite += r.NonFinite
+	}
+	report.Drift = t.drift.ess
+	if t.step%t.cfg.Tempering.AdaptEvery == 0 {
+		if err := t.fence(); err != nil {
+			return Report{}, err
+		}
 	}
 	return report, nil
 }
@@ -275,13 +324,18 @@ func (t *Trainer) sweep(r Result, plan buffer.Plan, commit bool) error {
 	scan := t.scan
 	t.plan = plan
 	t.scan++
+	t.observeSteps(r)
 	var restarted []bool
 	if t.ensemble != nil {
+		start := time.Now()
 		swept, err := t.ensemble.Sweep(scan, plan.Draw, r.V)
 		if err != nil {
 			return fmt.Errorf("engine: %w", err)
 		}
+		t.swept = sweepNote{time.Since(start), swept.Restarted}
 		t.perm, restarted = swept.Perm, swept.Restarted
+		t.observeSwaps(r, swept)
+		t.weigh(swept)
 	}
 	if t.buffer != nil && commit {
 		if err := t.buffer.Commit(scan, plan, restarted); err != nil {
@@ -368,11 +422,17 @@ func (t *Trainer) fillColumns(purpose rng.Purpose, at uint64, rows []float32, m 
 		switch {
 		case t.ring():
 			std[i] = jitter
-		case t.cfg.Buffer.Init == "reference" && q != nil:
+		case t.cfg.Buffer.Init != "normal" && q != nil:
 			mean[i], std[i] = q.Mean[i], q.Std[i]
+		case t.cfg.Buffer.Init == "point":
+			mean[i] = t.cfg.Buffer.Point[i]
 		default:
 			std[i] = 1
 		}
+	}
+	inside := func(v float64) float32 { return float32(v) }
+	if box, walled := sp.Sampler.Bounds(); walled {
+		inside = func(v float64) float32 { return float32(box.Fold(v)) }
 	}
 	for j := range m {
 		if marked != nil && !marked[j] {
@@ -381,47 +441,54 @@ func (t *Trainer) fillColumns(purpose rng.Purpose, at uint64, rows []float32, m 
 		z := rng.New(sp.Seed, purpose, at, uint32(sp.firstColumn()+j))
 		for k := range sp.Rungs {
 			row := rows[(k*m+j)*dim : (k*m+j+1)*dim]
-			if t.cfg.Buffer.Init == "data" {
+			if t.cfg.Buffer.Init == "point" {
+				for i := range row {
+					row[i] = inside(t.cfg.Buffer.Point[i])
+				}
+				continue
+			}
+			// On a ladder the data are where the target rung starts, and the reference where the others do.
+			if t.cfg.Buffer.Init == "data" && (k == sp.Rungs-1 || q == nil) {
 				from := z.IntN(len(t.cfg.Data) / dim)
 				for i := range row {
-					row[i] = float32(t.cfg.Data[from*dim+i])
+					row[i] = inside(t.cfg.Data[from*dim+i])
 				}
 				continue
 			}
 			for i := range row {
-				row[i] = float32(mean[i] + std[i]*z.Normal())
+				row[i] = inside(mean[i] + std[i]*z.Normal())
 			}
 		}
 	}
 }
 
-// setSteps puts the step sizes of a training step on the device, if they changed.
+// scheduled is a schedule of the sampler at a training step and a chain step of its scan.
+func (t *Trainer) scheduled(s schedules.Schedule, step, m int) float64 {
+	if t.cfg.Spec.Loss.Compat == "torchebm" { // its sampler starts its schedules anew at every call
+		return s.At(m)
+	}
+	return s.At(t.cfg.StepsBefore + step)
+}
+
+// epsAt is ε of the target rung before any adaptation.
+func (t *Trainer) epsAt(step, m int) float64 { return t.scheduled(t.stepSize, step, m) }
+
+// setSteps puts β and the step sizes of a training step on the device, if they changed.
 func (t *Trainer) setSteps(step int) error {
 	sp := t.cfg.Spec
 	n := sp.Sampler.Steps
-	at := func(s schedules.Schedule, m int) float64 {
-		if sp.Loss.Compat == "torchebm" { // its sampler starts its schedules anew at every call
-			return s.At(m)
-		}
-		return s.At(t.cfg.StepsBefore + step)
-	}
-	now := tables{at(t.stepSize, 0), at(t.noise, 0)}
+	now := tables{t.epsAt(step, 0), t.scheduled(t.noise, step, 0)}
 	if now == t.tablesAt {
 		return nil
 	}
 	if !(now.eps > 0) {
 		return fmt.Errorf("engine: sampler.step_size: %g at step %d, want a positive number", now.eps, step)
 	}
-	var std []float64
-	if sp.Reference != nil {
-		std = sp.Reference.Std
-	}
-	betas := t.cfg.Ladder.Betas()
-	t.shard.SetLadder(betas, sp.Sampler.RungStepSizes(now.eps, betas, std))
+	t.shard.SetLadder(t.adapting.ladder.Betas(), t.rungStepSizes(now.eps))
 	factor, noise := make([]float64, n), make([]float64, n)
 	levels := sp.Sampler.NoiseFactors()
 	for m := range n {
-		factor[m], noise[m] = at(t.stepSize, m)/now.eps, at(t.noise, m)
+		factor[m], noise[m] = t.epsAt(step, m)/now.eps, t.scheduled(t.noise, step, m)
 		if levels != nil {
 			noise[m] *= levels[m]
 		}
@@ -461,8 +528,8 @@ func (t *Trainer) TargetChains() ([]float32, error) {
 	return permuted(live, t.perm, sp.dim())[(sp.rows()-sp.Chains)*sp.dim():], nil
 }
 
-func permuted(rows []float32, perm []int32, dim int) []float32 {
-	out := make([]float32, len(rows))
+func permuted[T any](rows []T, perm []int32, dim int) []T {
+	out := make([]T, len(rows))
 	for i, from := range perm {
 		copy(out[i*dim:(i+1)*dim], rows[int(from)*dim:(int(from)+1)*dim])
 	}

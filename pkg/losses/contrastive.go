@@ -41,13 +41,16 @@ type Contrastive struct {
 	Penalty float64
 	// GradientPenalty weighs mean ‖∇E(x⁺)‖².
 	GradientPenalty float64
+	// Weights replaces the mean over the negatives by Σ w f(x⁻), in the penalty of energies too: [m], not negative, of sum 1,
+	// held constant. Nil is the mean, 1/m each.
+	Weights *Node
 }
 
 // Terms are the parts of a contrastive loss, scalars.
 type Terms struct {
 	Loss      *Node // what is differentiated
 	Positives *Node // mean E(x⁺)
-	Negatives *Node // mean E(x⁻)
+	Negatives *Node // mean E(x⁻), weighted by Weights
 	Penalty   *Node // weighted penalties, of energies and of gradients
 }
 
@@ -60,11 +63,14 @@ func (c Contrastive) Build(positives, negatives *Node) Terms {
 	up, down := Slice(f, AxisRange(0, n)), Slice(f, AxisRange(n, n+m))
 	// A weighted sum instead of two means of slices: a slice has no second derivative in GoMLX v0.26, and this has.
 	g := f.Graph()
-	side := Concatenate([]*Node{
-		BroadcastToDims(Scalar(g, f.DType(), 1/float64(n)), n),
-		BroadcastToDims(Scalar(g, f.DType(), -1/float64(m)), m)}, 0)
+	minusWeights, mean := BroadcastToDims(Scalar(g, f.DType(), -1/float64(m)), m), ReduceAllMean
+	if c.Weights != nil {
+		weights := StopGradient(c.Weights)
+		minusWeights, mean = Neg(weights), func(v *Node) *Node { return ReduceAllSum(Mul(v, weights)) }
+	}
+	side := Concatenate([]*Node{BroadcastToDims(Scalar(g, f.DType(), 1/float64(n)), n), minusWeights}, 0)
 	loss := ReduceAllSum(Mul(f, side))
-	terms := Terms{Positives: ReduceAllMean(StopGradient(up)), Negatives: ReduceAllMean(StopGradient(down)), Penalty: ScalarZero(g, f.DType())}
+	terms := Terms{Positives: ReduceAllMean(StopGradient(up)), Negatives: mean(StopGradient(down)), Penalty: ScalarZero(g, f.DType())}
 	if c.Penalty > 0 {
 		terms.Penalty = MulScalar(ReduceAllSum(Mul(Square(f), Abs(side))), c.Penalty)
 		loss = Add(loss, terms.Penalty)
@@ -75,7 +81,7 @@ func (c Contrastive) Build(positives, negatives *Node) Terms {
 		terms.Penalty, loss = Add(terms.Penalty, penalty), Add(loss, penalty)
 	}
 	if c.Base != nil {
-		basePositives, baseNegatives := ReduceAllMean(c.Base(positives)), ReduceAllMean(c.Base(negatives))
+		basePositives, baseNegatives := ReduceAllMean(c.Base(positives)), mean(c.Base(negatives))
 		terms.Positives = Sub(terms.Positives, basePositives)
 		terms.Negatives = Sub(terms.Negatives, baseNegatives)
 		loss = Add(loss, StopGradient(Sub(baseNegatives, basePositives)))

@@ -49,7 +49,8 @@ func ExampleContrastive() {
 }
 
 // f = w·x with w = 2, x⁺ = 1, 3 and x⁻ = 0, 1, 2, so mean f⁺ = 4 and mean f⁻ = 2, the means of squares 20 and 20/3.
-// Base log density −x²/2: the energies gain mean x²/2, which is 5/2 and 5/6.
+// Base log density −x²/2: the energies gain mean x²/2, which is 5/2 and 5/6. With the weights ½, ¼, ¼ on the negatives
+// their means are f⁻ = 3/2, f⁻² = 5, x²/2 = 5/8.
 func TestContrastiveByHand(t *testing.T) {
 	const w, penalty = 2.0, 0.1
 	in := []testutil.Tensor{testutil.Filled(w), testutil.Array([]float64{1, 3}, 2, 1), testutil.Array([]float64{0, 1, 2}, 3, 1)}
@@ -57,18 +58,25 @@ func TestContrastiveByHand(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
 		penalty float64
+		weights []float64
 		base    func(w *Node) losses.EnergyFn
 		want    []float64 // loss, positives, negatives, penalty, ∂loss/∂w
 	}{
-		{"plain", 0, nil, []float64{2, 4, 2, 0, 1}},
-		{"penalty", penalty, nil, []float64{2 + penalty*80/3, 4, 2, penalty * 80 / 3, 1 + penalty*2*w*(5+5./3)}},
-		{"base", 0, func(*Node) losses.EnergyFn { return base }, []float64{2 + 5./2 - 5./6, 4 + 5./2, 2 + 5./6, 0, 1}},
-		{"both", penalty, func(*Node) losses.EnergyFn { return base },
+		{"plain", 0, nil, nil, []float64{2, 4, 2, 0, 1}},
+		{"penalty", penalty, nil, nil, []float64{2 + penalty*80/3, 4, 2, penalty * 80 / 3, 1 + penalty*2*w*(5+5./3)}},
+		{"base", 0, nil, func(*Node) losses.EnergyFn { return base }, []float64{2 + 5./2 - 5./6, 4 + 5./2, 2 + 5./6, 0, 1}},
+		{"both", penalty, nil, func(*Node) losses.EnergyFn { return base },
 			[]float64{2 + 5./2 - 5./6 + penalty*80/3, 4 + 5./2, 2 + 5./6, penalty * 80 / 3, 1 + penalty*2*w*(5+5./3)}},
 		// Not a fixed base, but it shows that nothing of it reaches the gradient.
-		{"a base that holds the weight", 0, func(w *Node) losses.EnergyFn {
+		{"a base that holds the weight", 0, nil, func(w *Node) losses.EnergyFn {
 			return func(x *Node) *Node { return Mul(w, base(x)) }
 		}, []float64{2 + 2*(5./2-5./6), 4 + 5, 2 + 2*5./6, 0, 1}},
+		{"weights", 0, []float64{0.5, 0.25, 0.25}, nil, []float64{2.5, 4, 1.5, 0, 1.25}},
+		{"weights, one of them 0", 0, []float64{0.5, 0.5, 0}, nil, []float64{3, 4, 1, 0, 1.5}},
+		{"weights and both", penalty, []float64{0.5, 0.25, 0.25}, func(*Node) losses.EnergyFn { return base },
+			[]float64{2.5 + 5./2 - 5./8 + penalty*25, 4 + 5./2, 1.5 + 5./8, penalty * 25, 1.25 + penalty*2*w*(5+5./4)}},
+		{"equal weights are none", penalty, []float64{1. / 3, 1. / 3, 1. / 3}, func(*Node) losses.EnergyFn { return base },
+			[]float64{2 + 5./2 - 5./6 + penalty*80/3, 4 + 5./2, 2 + 5./6, penalty * 80 / 3, 1 + penalty*2*w*(5+5./3)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
@@ -76,6 +84,9 @@ func TestContrastiveByHand(t *testing.T) {
 					c := losses.Contrastive{Energy: func(x *Node) *Node { return Mul(in[0], ReduceSum(x, -1)) }, Penalty: tc.penalty}
 					if tc.base != nil {
 						c.Base = tc.base(in[0])
+					}
+					if tc.weights != nil {
+						c.Weights = ConstAs(in[0], tc.weights)
 					}
 					terms := c.Build(in[1], in[2])
 					all := []*Node{terms.Loss, terms.Positives, terms.Negatives, terms.Penalty, Gradient(terms.Loss, in[0])[0]}
@@ -91,22 +102,23 @@ func TestContrastiveByHand(t *testing.T) {
 	}
 }
 
-// Data and chains are constants of the loss, also where the chains were made with the weights.
+// Data, chains and their weights are constants of the loss, also where the chains were made with the weights.
 func TestNothingFlowsIntoTheStates(t *testing.T) {
-	in := []testutil.Tensor{testutil.Filled(2), testutil.Array([]float64{1, 3}, 2, 1), testutil.Array([]float64{0, 1, 2}, 3, 1)}
+	in := []testutil.Tensor{testutil.Filled(2), testutil.Array([]float64{1, 3}, 2, 1), testutil.Array([]float64{0, 1, 2}, 3, 1), testutil.Filled(1./3, 3)}
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
 		out := testutil.Eval(t, b, dtypes.Float64, in, func(in []*Node) []*Node {
-			w, positives, negatives := in[0], in[1], in[2]
-			c := losses.Contrastive{Energy: func(x *Node) *Node { return Mul(w, ReduceSum(x, -1)) }, Penalty: 0.1,
+			w, positives, negatives, weights := in[0], in[1], in[2], in[3]
+			c := losses.Contrastive{Energy: func(x *Node) *Node { return Mul(w, ReduceSum(x, -1)) }, Penalty: 0.1, Weights: weights,
 				Base: func(x *Node) *Node { return Neg(ReduceSum(Square(x), -1)) }}
 			moved := c.Build(Mul(positives, w), Sub(negatives, Mul(w, negatives)))
 			fixed := c.Build(StopGradient(Mul(positives, w)), StopGradient(Sub(negatives, Mul(w, negatives))))
-			grads := Gradient(c.Build(positives, negatives).Loss, positives, negatives)
+			grads := Gradient(c.Build(positives, negatives).Loss, positives, negatives, weights)
 			return append(grads, Sub(Gradient(moved.Loss, w)[0], Gradient(fixed.Loss, w)[0]))
 		})
 		testutil.Compare(t, "gradient in the positives", out[0], testutil.Filled(0, 2), testutil.Tolerance{})
 		testutil.Compare(t, "gradient in the negatives", out[1], testutil.Filled(0, 3), testutil.Tolerance{})
-		testutil.Compare(t, "gradient in the weight through the states", out[2], testutil.Filled(0, 1), testutil.Tolerance{})
+		testutil.Compare(t, "gradient in the weights of the negatives", out[2], testutil.Filled(0, 3), testutil.Tolerance{})
+		testutil.Compare(t, "gradient in the weight through the states", out[3], testutil.Filled(0, 1), testutil.Tolerance{})
 	})
 }
 
