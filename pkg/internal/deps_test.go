@@ -22,13 +22,17 @@ type listed struct {
 var layers = [][]string{
 	{"cmd/coordinator", "cmd/replica"},
 	{"pkg/local", "pkg/reference"},
+	{"pkg/coordinator"},
+	{"pkg/replica"},
 	{"pkg/plots", "pkg/runlog", "pkg/experiment"},
 	{"pkg/engine"},
+	{"pkg/transport"},
 	{"pkg/losses", "pkg/samplers", "pkg/checkpoint"},
 	{"pkg/interpolants", "pkg/integrators", "pkg/couplings"},
 	{"pkg/models", "pkg/datasets"},
 	{"pkg/backend"},
-	{"pkg/tempering", "pkg/buffer", "pkg/diagnostics", "pkg/schedules"},
+	{"pkg/tempering", "pkg/averaging", "pkg/buffer", "pkg/schedules"},
+	{"pkg/diagnostics"},
 	{"pkg/internal/atomicfile", "pkg/internal/rng"},
 }
 
@@ -42,10 +46,11 @@ var only = map[string][]string{
 	"github.com/sbinet/npyio":               {"pkg/datasets"},
 	"gonum.org/v1/plot":                     {"pkg/plots"},
 	"github.com/vbauerster/mpb":             {"pkg/runlog", "pkg/backend"},
+	"github.com/nats-io":                    {"pkg/transport"},
 }
 
 // pure packages import the standard library, gonum and the counter-based generator, nothing else.
-var pure = []string{"pkg/tempering", "pkg/buffer", "pkg/diagnostics", "pkg/schedules", "pkg/internal/rng"}
+var pure = []string{"pkg/tempering", "pkg/averaging", "pkg/buffer", "pkg/diagnostics", "pkg/schedules", "pkg/internal/rng"}
 
 // TestImportRules checks the arrows between packages and who may import which library. Test files are free.
 func TestImportRules(t *testing.T) {
