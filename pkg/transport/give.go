@@ -1,0 +1,189 @@
+package transport
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+)
+
+const (
+	// ChunkSize is the number of bytes of a blob that one message carries; the last chunk has what is left.
+	ChunkSize = MaxPayload - offerSize
+	// MaxBlob is the largest blob, in bytes.
+	MaxBlob = 4 << 30
+
+	offerSize = 8 + sha256.Size
+	// hold is how long a request for a blob that is not there yet is kept before it is told to come again.
+	hold = time.Second
+)
+
+// Kind says what a blob holds. How is agreed between those who put and those who pull it, see docs/protocol.md.
+type Kind uint8
+
+const (
+	KindRows      Kind = iota + 1 // states that accepted swaps move from one shard to another
+	KindNegatives                 // states of a shard that are negatives of a step, for the lead
+	KindTheta                     // parameters after a step
+	KindGradient                  // part of a shard in a gradient that several make together
+	KindContrib                   // what a group brings to an averaging round
+	KindEnergies                  // of all chains of a shard
+	KindStates                    // all states of a shard
+	KindBulk                      // what a command brings or asks for
+)
+
+var kindNames = [...]string{
+	KindRows: "rows", KindNegatives: "negatives", KindTheta: "parameters", KindGradient: "gradient", KindContrib: "contribution", KindEnergies: "energies",
+	KindStates: "states", KindBulk: "bulk",
+}
+
+// String is the name of the kind in docs/protocol.md.
+func (k Kind) String() string {
+	if k.known() {
+		return kindNames[k]
+	}
+	return fmt.Sprintf("kind %d", uint8(k))
+}
+
+func (k Kind) known() bool { return k >= KindRows && k <= KindBulk }
+
+// Key names a blob.
+type Key struct {
+	Kind        Kind
+	Generation  uint64
+	Scan        uint64 // of parameters: the step that made them; of a contribution and its answer: the round
+	Shard, Peer uint32 // whose it is and which shard it is for, 0 where it is for all
+}
+
+// String is the key in words.
+func (k Key) String() string {
+	return fmt.Sprintf("%s of shard %d for shard %d, scan %d of generation %d", k.Kind, k.Shard, k.Peer, k.Scan, k.Generation)
+}
+
+func (k Key) message(t Type, payload []byte) Message {
+	return Message{Header{Type: t, Generation: k.Generation, Scan: k.Scan, Shard: k.Shard, Peer: k.Peer}, payload}
+}
+
+// Giver keeps blobs until they are released, and gives them away in chunks to whoever asks, as often as they ask. A blob
+// that is not there yet is waited for. It is safe for concurrent use.
+type Giver struct {
+	mu    sync.Mutex
+	blobs map[Key]blob
+	news  chan struct{} // closed at the next Put
+}
+
+type blob struct {
+	data  []byte
+	offer Offer
+}
+
+// NewGiver returns a giver without blobs.
+func NewGiver() *Giver {
+	return &Giver{blobs: map[Key]blob{}, news: make(chan struct{})}
+}
+
+// Put keeps data under a key and returns the offer of it. The data belong to the giver from here on. The same again is
+// fine, other data under a key that is taken are an error.
+func (g *Giver) Put(key Key, data []byte) (Offer, error) {
+	if !key.Kind.known() || int64(len(data)) > MaxBlob {
+		return Offer{}, fmt.Errorf("transport: put: %s with %d bytes, want a known kind and at most %d", key.Kind, len(data), int64(MaxBlob))
+	}
+	b := blob{data, Offer{uint64(len(data)), sha256.Sum256(data)}}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if old, taken := g.blobs[key]; taken && old.offer != b.offer {
+		return Offer{}, fmt.Errorf("transport: put: %v has %d bytes already, with another digest", key, old.offer.Bytes)
+	}
+	g.blobs[key] = b
+	close(g.news)
+	g.news = make(chan struct{})
+	return b.offer, nil
+}
+
+// Release forgets the blobs whose key makes drop true.
+func (g *Giver) Release(drop func(Key) bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.blobs, func(k Key, _ blob) bool { return drop(k) })
+}
+
+// Bytes is the size of the blobs that are kept.
+func (g *Giver) Bytes() (n int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, b := range g.blobs {
+		n += int64(len(b.data))
+	}
+	return n
+}
+
+// Handle answers TypeGet; it is a Handler. If the blob does not come within a second the answer is ErrNotReady.
+func (g *Giver) Handle(ctx context.Context, m Message) (Message, error) {
+	if m.Type != TypeGet {
+		return Message{}, fmt.Errorf("%w: %s", ErrUnhandled, m.Type)
+	}
+	r := reader{b: m.Payload}
+	kind, err := decoded(Kind(r.u8()), &r, "GET")
+	if err == nil && !kind.known() {
+		err = fmt.Errorf("GET: %w: %s, want a known one", ErrMalformed, kind)
+	}
+	if err != nil {
+		return Message{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, hold)
+	defer cancel()
+	key := Key{Kind: kind, Generation: m.Generation, Scan: m.Scan, Shard: m.Shard, Peer: m.Peer}
+	b, err := g.wait(ctx, key)
+	if err != nil {
+		return Message{}, err
+	}
+	chunks := chunksOf(b.offer.Bytes)
+	if m.Chunk >= chunks {
+		return Message{}, fmt.Errorf("GET: %w: chunk %d of %d", ErrMalformed, m.Chunk, chunks)
+	}
+	part := b.data[int(m.Chunk)*ChunkSize:]
+	part = part[:min(len(part), ChunkSize)]
+	payload := append(b.offer.Append(make([]byte, 0, offerSize+len(part))), part...)
+	answer := m.Reply(TypeChunk, payload)
+	answer.Chunk, answer.Chunks = m.Chunk, chunks
+	return answer, nil
+}
+
+func (g *Giver) wait(ctx context.Context, key Key) (blob, error) {
+	for {
+		g.mu.Lock()
+		b, ok := g.blobs[key]
+		news := g.news
+		g.mu.Unlock()
+		if ok {
+			return b, nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return blob{}, fmt.Errorf("%w: %v", ErrNotReady, key)
+		}
+	}
+}
+
+// chunksOf is the number of chunks of a blob; an empty one has one.
+func chunksOf(bytes uint64) uint32 {
+	return uint32(max(1, (bytes+ChunkSize-1)/ChunkSize))
+}
+
+// appendGet is the payload of TypeGet.
+func appendGet(dst []byte, kind Kind) []byte { return append(dst, byte(kind)) }
+
+// decodeChunk reads the payload of TypeChunk: the offer of the whole blob, then the chunk's bytes.
+func decodeChunk(b []byte) (Offer, []byte, error) {
+	r := reader{b: b}
+	o := r.offer()
+	if r.err == nil && o.Bytes > MaxBlob {
+		r.err = fmt.Errorf("%w: blob of %d bytes, want at most %d", ErrMalformed, o.Bytes, int64(MaxBlob))
+	}
+	part := r.take(len(r.b))
+	o, err := decoded(o, &r, "CHUNK")
+	return o, part, err
+}
