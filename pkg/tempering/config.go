@@ -57,7 +57,9 @@ func (c Config) WithDefaults() Config {
 	set(&c.Schedule, "deo")
 	set(&c.Exchange, "state")
 	if c.Rungs == 0 {
-		c.Rungs = max(6, len(c.Betas))
+		if c.Rungs = len(c.Betas); c.Rungs == 0 {
+			c.Rungs = 6
+		}
 	}
 	if c.Scans == 0 {
 		c.Scans = 1

@@ -132,7 +132,7 @@ func (r *Round) travel() []diagnosis {
 		return []diagnosis{{"note", fmt.Sprintf("%s in %s are too few to judge by", number(r.Restarts, "restart"), scans), "measure longer"}}
 	case expected >= 20 && r.efficiency() < 0.5:
 		level := "warn"
-		if r.efficiency() < 0.1 {
+		if _, rhat := largest(r.RHat, 1); r.efficiency() < 0.1 || rhat > 1.01 { // trips are missing, and the ladders disagree
 			level = "bad"
 		}
 		return []diagnosis{{level, fmt.Sprintf("exploration too short, %s of the round trips that the swap acceptance allows", percent(r.efficiency())), r.moreSteps()}}
@@ -144,7 +144,7 @@ func (r *Round) travel() []diagnosis {
 func (r *Round) agreement() (out []diagnosis) {
 	if name, rhat := largest(r.RHat, 1); rhat > 1.01 {
 		level := "warn"
-		if rhat > 1.1 {
+		if short := r.expectedTrips() < 10*float64(r.Ladders); rhat > 1.1 && !short { // a few trips a ladder prove no disagreement
 			level = "bad"
 		}
 		out = append(out, diagnosis{level, fmt.Sprintf("the ladders disagree on %s, R̂ %.3f, want 1.01 or less", name, rhat), "measure longer or " + r.moreSteps()})
