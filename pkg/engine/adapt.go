@@ -399,7 +399,7 @@ type moments struct {
 }
 
 func (m *moments) add(rows []float32, dim int) {
-	if m.sum == nil {
+	if len(m.sum) == 0 {
 		m.sum, m.squares = make([]float64, dim), make([]float64, dim)
 	}
 	for at := 0; at < len(rows); at += dim {

@@ -11,7 +11,7 @@ import (
 
 // call collects the inputs of a program. State tensors are donated and replaced by the first outputs, in order.
 type call struct {
-	shard  *Shard
+	shard  *Shard // whose cores the time of the call says something about; may be nil
 	in     []*tensors.Tensor
 	donate []bool
 	states []**tensors.Tensor
@@ -47,7 +47,7 @@ func (c *call) run(p *backend.Program) ([]float32, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: read results: %w", err)
 	}
-	if p == c.shard.train || p == c.shard.scan {
+	if c.shard != nil && (p == c.shard.train || p == c.shard.scan) {
 		c.shard.cores.observe(time.Since(start))
 	}
 	return values, nil

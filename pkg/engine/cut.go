@@ -208,7 +208,12 @@ func (t *Trainer) adaptation(meta *cutMeta) []checkpoint.Tensor {
 	if a.swaps != nil {
 		swaps := a.swaps.Snapshot()
 		meta.SwapMoves, meta.Window = swaps.Moves, t.ensemble.Window()
-		out = append(out, vector("swap_alpha", swaps.Alpha), vector("swap_weight", swaps.Weight), vector("swap_square", swaps.Square), vector("swap_fresh", swaps.Fresh))
+		var energies []float64 // in the order of the states, whose sweep a cut has applied
+		if t.drift.before != nil {
+			energies = permuted(t.drift.before, t.perm, 1)
+		}
+		out = append(out, vector("swap_alpha", swaps.Alpha), vector("swap_weight", swaps.Weight), vector("swap_square", swaps.Square), vector("swap_fresh", swaps.Fresh),
+			vector("energy_products", slices.Concat(t.moves.aa, t.moves.bb, t.moves.ab)), vector("energies", energies))
 	}
 	if a.sizes != nil {
 		sizes := a.sizes.Snapshot()
@@ -217,7 +222,7 @@ func (t *Trainer) adaptation(meta *cutMeta) []checkpoint.Tensor {
 	}
 	if t.cfg.Spec.Variational {
 		out = append(out, vector("reference_mean", a.reference.Mean), vector("reference_std", a.reference.Std),
-			vector("fitted_sum", a.fitted.sum), vector("fitted_squares", a.fitted.squares))
+			vector("fitted_sum", slices.Clone(a.fitted.sum)), vector("fitted_squares", slices.Clone(a.fitted.squares)))
 	}
 	if t.cfg.Spec.Weighted {
 		out = append(out, vector("weights", t.weights))
@@ -232,7 +237,7 @@ func (t *Trainer) restoreAdaptation(chains []checkpoint.Tensor, meta cutMeta) er
 	sizes := tempering.StepSizesState{Moves: meta.SizeMoves}
 	q := models.Gaussian{}
 	fitted := moments{n: meta.Fitted}
-	var betas []float64
+	var betas, products, energies []float64
 	read := reads{tensors: chains}
 	get(&read, "betas", &betas)
 	if a.swaps != nil {
@@ -240,6 +245,8 @@ func (t *Trainer) restoreAdaptation(chains []checkpoint.Tensor, meta cutMeta) er
 		get(&read, "swap_weight", &swaps.Weight)
 		get(&read, "swap_square", &swaps.Square)
 		get(&read, "swap_fresh", &swaps.Fresh)
+		get(&read, "energy_products", &products)
+		get(&read, "energies", &energies)
 	}
 	if a.sizes != nil {
 		get(&read, "step_log", &sizes.Log)
@@ -282,12 +289,26 @@ func (t *Trainer) restoreAdaptation(chains []checkpoint.Tensor, meta cutMeta) er
 		if err := q.Validate(); err != nil || q.Dim() != sp.dim() {
 			return fmt.Errorf("reference of %d dimensions, want a valid one of %d: %w", q.Dim(), sp.dim(), err)
 		}
-		a.reference, a.fitted = q, fitted
+		a.reference, a.fitted = q, moments{fitted.n, slices.Clone(fitted.sum), slices.Clone(fitted.squares)} // sums go on in place
 		t.shard.SetReference(q)
 	}
 	a.fences, a.refitAt = meta.Fences, meta.RefitAt
-	t.moves.reset()
+	if t.ensemble == nil {
+		return nil
+	}
+	if n := sp.Rungs; len(products) != 3*n {
+		return fmt.Errorf("energy_products: %d numbers, want %d", len(products), 3*n)
+	}
+	if n := len(energies); n != 0 && n != sp.rows() {
+		return fmt.Errorf("energies: %d numbers, want %d or none", n, sp.rows())
+	}
+	for i, sums := range [][]float64{t.moves.aa, t.moves.bb, t.moves.ab} {
+		copy(sums, products[i*sp.Rungs:])
+	}
 	t.drift.forget()
+	if len(energies) > 0 {
+		t.drift.after(energies)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -112,7 +113,7 @@ func (t *DataTrainer) Close() {
 	t.cores.release()
 	backend.Release(t.theta, t.ema)
 	backend.Release(t.moments...)
-	for _, p := range append(blockPrograms(t.chains), t.train) {
+	for _, p := range append(slices.Collect(maps.Values(t.chains)), t.train) {
 		if p != nil {
 			p.Close()
 		}

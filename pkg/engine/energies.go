@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 
 	. "github.com/gomlx/gomlx/pkg/core/graph"
 	"github.com/gomlx/gomlx/pkg/core/shapes"
@@ -72,15 +73,27 @@ func (e *energyProgram) run(theta *tensors.Tensor, x []float32) ([]float64, erro
 
 // Energies evaluates E at points x [n·dim], in float32, with the averaged parameters where the optimizer keeps them.
 func (s *Shard) Energies(x []float32) ([]float64, error) {
+	theta := s.theta
+	if s.ema != nil {
+		theta = s.ema
+	}
+	return s.energyProgram().run(theta, x)
+}
+
+// energiesAt is Energies with other parameters.
+func (s *Shard) energiesAt(theta, x []float32) ([]float64, error) {
+	t := tensors.FromFlatDataAndDimensions(slices.Clone(theta), s.params)
+	defer backend.Release(t)
+	return s.energyProgram().run(t, x)
+}
+
+func (s *Shard) energyProgram() *energyProgram {
 	if s.energies == nil {
 		s.energies = newEnergyProgram(s.backend, s.spec.dim(), s.params, func(theta, x *Node) *Node {
 			return s.spec.energy(s.network(theta))(x)
 		})
 	}
-	if s.ema != nil {
-		return s.energies.run(s.ema, x)
-	}
-	return s.energies.run(s.theta, x)
+	return s.energies
 }
 
 // withBase builds E = f − log q; nil for q is E = f.

@@ -90,19 +90,24 @@ func (s *Shard) explored(r *reader, network models.Fn, x *Node, n int, first boo
 		v := path.V(reference)
 		xs, vs, v0s = append(xs, reference), append(vs, v), append(v0s, v)
 	}
-	cut := func(v *Node) *Node { return Slice(v, AxisRange(hot, rows)) }
-	w.sizes = cut(sizes)
-	target := samplers.Target{Path: path, Beta: cut(beta)}
-	start := target.At(cut(x))
-	end, accepted, nonFinite := w.from(target, start)
-	xs, vs, v0s = append(xs, end.X), append(vs, end.V), append(v0s, start.V)
+	g := x.Graph()
+	var accepted *Node
+	nonFinite := Zeros(g, shapes.Make(f32, 1))
+	if walking > 0 {
+		cut := func(v *Node) *Node { return Slice(v, AxisRange(hot, rows)) }
+		w.sizes = cut(sizes)
+		target := samplers.Target{Path: path, Beta: cut(beta)}
+		start := target.At(cut(x))
+		var end samplers.Point
+		end, accepted, nonFinite = w.from(target, start)
+		xs, vs, v0s = append(xs, end.X), append(vs, end.V), append(v0s, start.V)
+	}
 	if first {
 		vs = append(vs, v0s...)
 	}
-	if s.spec.Rungs == 1 { // nobody swaps: an unadjusted chain then needs no energies at all
+	if s.spec.ladder() == 1 { // nobody swaps: an unadjusted chain then needs no energies at all
 		vs = nil
 	}
-	g := x.Graph()
 	rates := Ones(g, shapes.Make(f32, s.spec.Rungs))
 	if accepted != nil {
 		rates = DivScalar(ReduceMean(Reshape(accepted, walking/s.spec.Chains, s.spec.Chains), -1), float64(n))

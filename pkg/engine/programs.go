@@ -8,6 +8,7 @@ import (
 	"github.com/gomlx/gomlx/pkg/core/shapes"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/losses"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
 )
@@ -37,6 +38,9 @@ func (s *Shard) drawInputs(train bool) (in []backend.Input) {
 		return in
 	}
 	in = append(in, backend.Input{Name: "permutation", Shape: shapes.Make(dtypes.Int32, rows)})
+	if s.spec.moving() {
+		in = append(in, backend.Input{Name: "incoming", Shape: shapes.Make(f32, rows, dim)})
+	}
 	if s.spec.pooled() {
 		slots := s.spec.Rungs * s.spec.Pool
 		in = append(in,
@@ -93,7 +97,11 @@ func (s *Shard) readDraw(r *reader, train bool) (d nextDraw) {
 		return d
 	}
 	swept := live
-	if !s.spec.FromData {
+	switch {
+	case s.spec.moving():
+		perm := r.next()
+		swept = takeRows(Concatenate([]*Node{live, r.next()}, 0), perm)
+	case !s.spec.FromData:
 		swept = sweep(live, r.next())
 	}
 	if train {
@@ -153,8 +161,7 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 		if pool != nil {
 			out = append(out, pool)
 		}
-		scores := Concatenate([]*Node{vec(terms.Loss), vec(terms.Positives), vec(terms.Negatives), vec(terms.Penalty), vec(norm)}, 0)
-		return append(out, Concatenate([]*Node{packed, scores}, 0))
+		return append(out, Concatenate([]*Node{packed, packScores(terms, norm)}, 0))
 	})
 }
 
@@ -185,6 +192,15 @@ func (s *Shard) compileBlock(n int) (*backend.Program, error) {
 		return []*Node{next, packed}
 	})
 }
+
+// packScores is what unpackScores reads.
+func packScores(t losses.Terms, norm *Node) *Node {
+	return Concatenate([]*Node{vec(t.Loss), vec(t.Positives), vec(t.Negatives), vec(t.Penalty), vec(norm)}, 0)
+}
+
+func unpackScores(v []float64) Scores { return Scores{v[0], v[1], v[2], v[3], v[4]} }
+
+const numScores = 5
 
 func flatten(pieces []*Node) *Node {
 	flat := make([]*Node, len(pieces))

@@ -2,7 +2,9 @@ package engine
 
 import (
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 
 	"github.com/gomlx/gomlx/pkg/core/dtypes"
 	. "github.com/gomlx/gomlx/pkg/core/graph"
@@ -36,10 +38,8 @@ type Shard struct {
 	// place is, under exchange of labels, the row of the device that holds the chain of each row k·B + b; nil: the same.
 	place []int32
 
-	train      *backend.Program
-	scan       *backend.Program
-	blocks     map[int]*backend.Program // by number of chain steps
-	energies   *energyProgram
+	*programs
+	shared     bool  // with other shards, and closed by another
 	blockLen   []int // chain steps of each block of a scan
 	blockSteps int   // the most of them
 
@@ -51,7 +51,7 @@ func NewShard(b *backend.Backend, spec Spec) (*Shard, error) {
 	if err := spec.validate(); err != nil {
 		return nil, fmt.Errorf("engine: shard: %w", err)
 	}
-	s := &Shard{spec: spec, backend: b, params: max(1, models.NumParams(spec.Network)), blocks: map[int]*backend.Program{}, cores: newCores(b.Confine)}
+	s := &Shard{spec: spec, backend: b, params: max(1, models.NumParams(spec.Network)), programs: &programs{blocks: map[int]*backend.Program{}}, cores: newCores(b.Confine)}
 	// The one before may have left the workers on one core.
 	if _, err := b.Confine(false); err != nil {
 		return nil, fmt.Errorf("engine: shard: %w", err)
@@ -71,19 +71,54 @@ func (s *Shard) Close() {
 	s.cores.release()
 	backend.Release(s.theta, s.ema, s.live, s.pool, s.beta, s.stepRows, s.stepTable, s.noiseTable, s.reference)
 	backend.Release(s.moments...)
-	for _, p := range append([]*backend.Program{s.train, s.scan}, blockPrograms(s.blocks)...) {
-		if p != nil {
-			p.Close()
-		}
+	if !s.shared {
+		s.programs.close()
 	}
-	s.energies.close()
 }
 
-func blockPrograms(m map[int]*backend.Program) (ps []*backend.Program) {
-	for _, p := range m {
-		ps = append(ps, p)
+// programs are what a shard compiles, each at its first call. Shards of one shape share them.
+type programs struct {
+	mu          sync.Mutex
+	train, scan *backend.Program
+	blocks      map[int]*backend.Program // by number of chain steps
+	energies    *energyProgram
+}
+
+func (p *programs) close() {
+	for _, program := range append([]*backend.Program{p.train, p.scan}, slices.Collect(maps.Values(p.blocks))...) {
+		if program != nil {
+			program.Close()
+		}
 	}
-	return ps
+	p.energies.close()
+}
+
+// compiled gives the program of a slot, and compiles it where it is not there yet.
+func (p *programs) compiled(slot **backend.Program, compile func() (*backend.Program, error)) (*backend.Program, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if *slot == nil {
+		program, err := compile()
+		if err != nil {
+			return nil, err
+		}
+		*slot = program
+	}
+	return *slot, nil
+}
+
+// block gives the program of n chain steps.
+func (s *Shard) block(n int) (*backend.Program, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.blocks[n] == nil {
+		program, err := s.compileBlock(n)
+		if err != nil {
+			return nil, err
+		}
+		s.blocks[n] = program
+	}
+	return s.blocks[n], nil
 }
 
 // State is all of a shard that a cut must hold, on the host. Random numbers need none.
@@ -111,8 +146,8 @@ func (s *Shard) NewState(theta, live, pool []float32) State {
 	return st
 }
 
-// Load puts a state on the device.
-func (s *Shard) Load(st State) error {
+// checkState checks the lengths of a state.
+func (s *Shard) checkState(st State) error {
 	for _, part := range []struct {
 		name      string
 		got, want int
@@ -130,10 +165,18 @@ func (s *Shard) Load(st State) error {
 	if err := s.spec.checkRows(st.Rows); err != nil {
 		return fmt.Errorf("engine: load state: rows: %w", err)
 	}
+	return nil
+}
+
+// Load puts a state on the device.
+func (s *Shard) Load(st State) error {
+	if err := s.checkState(st); err != nil {
+		return err
+	}
 	backend.Release(s.theta, s.ema, s.live, s.pool)
 	backend.Release(s.moments...)
 	s.place = slices.Clone(st.Rows)
-	if s.spec.byLabel() && s.place == nil {
+	if s.spec.byLabel() && s.spec.Ladder == 0 && s.place == nil {
 		s.place = identityPerm(s.spec.rows())
 	}
 	s.theta = tensors.FromFlatDataAndDimensions(slices.Clone(st.Theta), s.params)
@@ -175,17 +218,47 @@ func (s *Shard) State() (st State, err error) {
 
 // Live copies the chains to the host, [rows·dim], as the last scan left them.
 func (s *Shard) Live() ([]float32, error) {
+	live, err := s.rawLive()
+	return fromRows(live, s.place, s.spec.dim()), err
+}
+
+// rawLive is Live in the order of the device's rows.
+func (s *Shard) rawLive() ([]float32, error) {
 	live, err := backend.Read[float32](s.live)
 	if err != nil {
 		return nil, fmt.Errorf("engine: read chains: %w", err)
 	}
-	return fromRows(live, s.place, s.spec.dim()), nil
+	return live, nil
 }
 
 // SetLadder sets β and the step size of each rung. Neither is compiled in.
 func (s *Shard) SetLadder(betas, stepSizes []float64) {
 	s.betas, s.steps = to32(betas), to32(stepSizes)
 	s.setRows()
+}
+
+// SetRows sets β and the step size of every row, [rows], where the shard holds one rung and labels move.
+func (s *Shard) SetRows(betas, stepSizes []float32) {
+	backend.Release(s.beta, s.stepRows)
+	s.beta = tensors.FromFlatDataAndDimensions(slices.Clone(betas), len(betas))
+	s.stepRows = tensors.FromFlatDataAndDimensions(slices.Clone(stepSizes), len(stepSizes))
+}
+
+// SetTheta replaces the parameters.
+func (s *Shard) SetTheta(theta []float32) {
+	backend.Release(s.theta)
+	s.theta = tensors.FromFlatDataAndDimensions(slices.Clone(theta), s.params)
+}
+
+// Theta copies the parameters to the host, those averaged over the steps where the optimizer keeps them; nil before Load.
+func (s *Shard) Theta() ([]float32, error) {
+	switch {
+	case s.theta == nil:
+		return nil, nil
+	case s.ema != nil:
+		return backend.Read[float32](s.ema)
+	}
+	return backend.Read[float32](s.theta)
 }
 
 // setRows gives every row of the device β and the step size of the rung whose chain it holds.
@@ -198,7 +271,7 @@ func (s *Shard) setRows() {
 		backend.Release(*old)
 		*old = tensors.FromFlatDataAndDimensions(toRows(rows, s.place, 1), len(rows))
 	}
-	if s.betas == nil { // no ladder yet
+	if s.betas == nil || s.spec.byLabel() && s.spec.Ladder > 0 { // no ladder yet, or rows that know their own β
 		return
 	}
 	set(&s.beta, s.betas)
@@ -224,8 +297,10 @@ func (s *Shard) SetTables(steps, noise []float64) {
 
 // Draw says which states the next scan starts from. A nil Draw in a call without a pool means: rows stay as they are.
 type Draw struct {
-	// Perm is the swap sweep: row i takes the state that row Perm[i] ended the last scan with.
-	Perm []int32
+	// Perm is the swap sweep: row i takes the state that row Perm[i] ended the last scan with. In a shard that holds one rung
+	// of a ladder, numbers from rows on are rows of Incoming.
+	Perm     []int32
+	Incoming []float32 // [rows·dim]: states from other shards, where the shard holds one rung and states move
 	// Source and Slots serve a pool. After the sweep, slot j of the pool takes row Source[j] of [pool; live]; then row i
 	// starts from slot Slots[i]. Rows and slots are numbered rung by rung: k·B + b, k·M + m.
 	Source, Slots []int32
@@ -259,12 +334,9 @@ type Result struct {
 // Train makes one training step: sweep → negatives → loss → gradient → clip → optimizer → draw → explore under the new
 // parameters. scan numbers the exploration; lr is the learning rate of optimizer step number step.
 func (s *Shard) Train(scan uint64, step int, lr float64, positives []float32, d Draw) (Result, error) {
-	if s.train == nil {
-		p, err := s.compileTrain()
-		if err != nil {
-			return Result{}, err
-		}
-		s.train = p
+	program, err := s.compiled(&s.train, s.compileTrain)
+	if err != nil {
+		return Result{}, err
 	}
 	c := s.begin()
 	c.state(&s.theta)
@@ -276,21 +348,18 @@ func (s *Shard) Train(scan uint64, step int, lr float64, positives []float32, d 
 	}
 	c.host(tensors.FromFlatDataAndDimensions(positives, s.spec.Batch, s.spec.dim()))
 	c.host(tensors.FromFlatDataAndDimensions(s.spec.Optimizer.hyper(lr, step), hyperSize))
-	return s.explore(c, s.train, scan, d, true)
+	return s.explore(c, program, scan, d, true)
 }
 
 // Scan explores once without training: sweep → draw → explore.
 func (s *Shard) Scan(scan uint64, d Draw) (Result, error) {
-	if s.scan == nil {
-		p, err := s.compileScan()
-		if err != nil {
-			return Result{}, err
-		}
-		s.scan = p
+	program, err := s.compiled(&s.scan, s.compileScan)
+	if err != nil {
+		return Result{}, err
 	}
 	c := s.begin()
 	c.keep(s.theta)
-	return s.explore(c, s.scan, scan, d, false)
+	return s.explore(c, program, scan, d, false)
 }
 
 // explore adds the inputs of a scan to the call, runs it and the blocks that follow.
@@ -305,12 +374,9 @@ func (s *Shard) explore(c *call, p *backend.Program, scan uint64, d Draw, train 
 	}
 	result := s.unpack(packed, true, train)
 	for i, n := range s.blockLen[1:] {
-		block := s.blocks[n]
-		if block == nil {
-			if block, err = s.compileBlock(n); err != nil {
-				return Result{}, err
-			}
-			s.blocks[n] = block
+		block, err := s.block(n)
+		if err != nil {
+			return Result{}, err
 		}
 		c := s.begin()
 		c.keep(s.theta)
@@ -354,6 +420,9 @@ func (s *Shard) addDraw(c *call, d Draw, train bool) error {
 		c.host(tensors.FromFlatDataAndDimensions(d.Starts, rows, dim))
 		return nil
 	}
+	if s.spec.byLabel() && s.spec.Ladder > 0 { // whoever holds the whole ladder moves the labels, see SetRows
+		return nil
+	}
 	if err := check("permutation", len(d.Perm), rows); err != nil {
 		return err
 	}
@@ -368,6 +437,12 @@ func (s *Shard) addDraw(c *call, d Draw, train bool) error {
 		return nil
 	}
 	c.host(tensors.FromFlatDataAndDimensions(d.Perm, rows))
+	if s.spec.moving() {
+		if err := check("incoming", len(d.Incoming), rows*dim); err != nil {
+			return err
+		}
+		c.host(tensors.FromFlatDataAndDimensions(d.Incoming, rows, dim))
+	}
 	if s.spec.pooled() {
 		slots := s.spec.Rungs * s.spec.Pool
 		if err := check("source", len(d.Source), slots); err != nil {
@@ -423,22 +498,24 @@ func (s *Shard) unpack(packed []float32, first, train bool) Result {
 		return part
 	}
 	rows, rungs := s.spec.rows(), s.spec.Rungs
-	if rungs == 1 {
+	if s.spec.ladder() == 1 {
 		rows = 0
 	}
 	r := Result{V: fromRows(take(rows), s.place, 1)}
 	if first {
 		r.V0 = fromRows(take(rows), s.place, 1)
 	}
-	if s.spec.byLabel() {
+	switch {
+	case s.spec.byLabel() && s.spec.Ladder > 0:
+		r.Accept = take(rows) // of each row, whose rungs differ
+	case s.spec.byLabel():
 		r.Accept = rungMeans(fromRows(take(rows), s.place, 1), rungs)
-	} else {
+	default:
 		r.Accept = take(rungs)
 	}
 	r.NonFinite = int(take(1)[0])
 	if train {
-		t := take(5)
-		r.Scores = Scores{t[0], t[1], t[2], t[3], t[4]}
+		r.Scores = unpackScores(take(numScores))
 	}
 	return r
 }

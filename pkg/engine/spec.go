@@ -22,7 +22,7 @@ type Spec struct {
 
 	Start *models.Gaussian // law of the first states under buffer.init: reference; nil: Reference, else Base
 
-	Rungs  int // K
+	Rungs  int // K, rungs that the shard holds
 	Chains int // B, ladders
 	Pool   int // M, columns of the replay buffer; equal to Chains where every column is live
 	Batch  int // positives a step
@@ -31,6 +31,10 @@ type Spec struct {
 	FromData bool
 	// Mix adds fresh starts or jitter to the drawn rows, see [Draw].
 	Mix bool
+
+	// Ladder is the number of rungs of the whole ladder where the shard holds but one of them, FirstRung which; Ladder is 0
+	// where it holds them all.
+	Ladder, FirstRung int
 
 	// Weighted takes the negatives of a step from the two coldest rungs, with the weights of [Draw].
 	Weighted bool
@@ -76,13 +80,16 @@ func (s Spec) validate() error {
 	if s.FromData && (s.Rungs != 1 || s.Pool != s.Chains) {
 		errs = append(errs, fmt.Errorf("chains from the data: rungs %d, pool %d, want 1 rung and no pool", s.Rungs, s.Pool))
 	}
-	if s.Variational && (s.Reference == nil || s.Rungs < 2) {
+	if s.Ladder > 0 && (s.Rungs != 1 || s.FirstRung < 0 || s.FirstRung >= s.Ladder || s.Batch > 0 || s.pooled() || s.FromData) {
+		errs = append(errs, fmt.Errorf("rung %d of %d: rungs %d, batch %d, pool %d of %d chains, want one rung, no training and no pool", s.FirstRung, s.Ladder, s.Rungs, s.Batch, s.Pool, s.Chains))
+	}
+	if s.Variational && (s.Reference == nil || s.ladder() < 2) {
 		errs = append(errs, fmt.Errorf("variational reference: rungs %d, reference %t, want at least 2 rungs and a reference", s.Rungs, s.Reference != nil))
 	}
 	if s.Exchange != "" && !slices.Contains(Exchanges(), s.Exchange) {
 		errs = append(errs, fmt.Errorf("exchange: %q, want one of %s", s.Exchange, strings.Join(Exchanges(), ", ")))
 	}
-	if s.byLabel() && s.Rungs < 2 {
+	if s.byLabel() && s.ladder() < 2 {
 		errs = append(errs, fmt.Errorf("exchange: label of %d rung, want at least 2 rungs", s.Rungs))
 	}
 	if s.byLabel() && s.pooled() {
@@ -94,12 +101,18 @@ func (s Spec) validate() error {
 // firstColumn is the number of the shard's first column in the experiment, where all shards are of one size.
 func (s Spec) firstColumn() int { return int(s.Shard) * s.Pool }
 
+// ladder is the number of rungs of the whole ladder.
+func (s Spec) ladder() int { return max(s.Ladder, s.Rungs) }
+
+// moving says whether rows of the shard trade places with rows of others.
+func (s Spec) moving() bool { return s.Ladder > 0 && !s.byLabel() }
+
 func (s Spec) dim() int  { return s.Network.Dim() }
 func (s Spec) rows() int { return s.Rungs * s.Chains }
 
 // drawn is the number of rows, from row 0, that hold independent draws of the reference: rung 0 of a linear path.
 func (s Spec) drawn() int {
-	if s.Reference != nil && s.Rungs > 1 {
+	if s.Reference != nil && s.ladder() > 1 && (s.FirstRung == 0 || s.byLabel()) {
 		return s.Chains
 	}
 	return 0
@@ -128,7 +141,7 @@ func (s Spec) path(network models.Fn, q *law) samplers.Path {
 
 func (s Spec) unconfined(network models.Fn, q *law) samplers.Path {
 	energy := s.energy(network)
-	if s.Reference == nil || s.Rungs == 1 {
+	if s.Reference == nil || s.ladder() == 1 {
 		return samplers.Power(energy)
 	}
 	if q != nil && s.Base != nil {

@@ -20,6 +20,13 @@ type TrainerConfig struct {
 	Spec      Spec
 	Tempering tempering.Config // of as many rungs and chains as the Spec
 	Buffer    buffer.Config
+	// Layout cuts the chains into shards; the zero value is one shard a group. Group is the number of the trained group among
+	// those of the layout. Local are the ids of the group's shards that are held here, nil for all, and Mesh reaches the
+	// others: every process that holds some makes the same calls, in the same order, of a trainer of its own.
+	Layout Layout
+	Group  int
+	Local  []uint32
+	Mesh   Mesh
 	// Start is where an earlier adaptation left off; the zero value begins with the ladder of Tempering and the step sizes of
 	// Spec.Sampler.
 	Start Adapted
@@ -36,7 +43,7 @@ type TrainerConfig struct {
 // for bit.
 type Trainer struct {
 	cfg      TrainerConfig
-	shard    *Shard
+	shard    chainHolder
 	ensemble *tempering.Ensemble // nil for one rung
 	buffer   *buffer.Buffer      // nil where every scan starts from the data
 	adapting adapting
@@ -68,7 +75,14 @@ type tables struct{ eps, noise float64 }
 
 // NewTrainer builds the shard; programs compile at their first call.
 func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
-	shard, err := NewShard(b, cfg.Spec)
+	cfg.Spec.Shard = uint32(cfg.Group) // with one shard a group; columns are numbered by it in any case
+	var shard chainHolder
+	var err error
+	if cfg.Layout.Split > 0 && cfg.Layout.PerGroup() > 1 {
+		shard, err = newGroup(b, cfg.Spec, cfg.Layout, cfg.Group, cfg.Local, cfg.Mesh)
+	} else {
+		shard, err = NewShard(b, cfg.Spec)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +131,26 @@ func (t *Trainer) rewind(start Adapted) (err error) {
 	}
 	t.moves, t.drift = newCorrelations(sp.Rungs, sp.Chains), driftMeter{}
 	t.step, t.scan, t.tablesAt = 0, 0, tables{math.NaN(), math.NaN()}
+	return nil
+}
+
+// Lead says whether the shard that makes the group's optimizer steps is held here. Where it is not, Theta, Params, Energies
+// and Cut return [ErrNotLead]; Cut has then given the lead what it needs, and has to be called there too.
+func (t *Trainer) Lead() bool {
+	g, several := t.shard.(*group)
+	return !several || g.lead != nil
+}
+
+// SetTheta replaces the parameters, as after an averaging over groups: the chains then are of another law.
+func (t *Trainer) SetTheta(theta []float32) error {
+	if t.perm == nil {
+		return ErrNotStarted
+	}
+	if n := max(1, models.NumParams(t.cfg.Spec.Network)); len(theta) != n {
+		return fmt.Errorf("engine: set parameters: %d numbers, want %d", len(theta), n)
+	}
+	t.shard.SetTheta(theta)
+	t.drift.forget()
 	return nil
 }
 
@@ -503,13 +537,11 @@ func (t *Trainer) Energies(x []float32) ([]float64, error) { return t.shard.Ener
 
 // Theta copies the parameters to the host, those averaged over the steps where the optimizer keeps them.
 func (t *Trainer) Theta() ([]float32, error) {
-	if t.shard.theta == nil {
+	theta, err := t.shard.Theta()
+	if err == nil && theta == nil {
 		return nil, ErrNotStarted
 	}
-	if t.shard.ema != nil {
-		return backend.Read[float32](t.shard.ema)
-	}
-	return backend.Read[float32](t.shard.theta)
+	return theta, err
 }
 
 // ring says whether the replay buffer is the original's: a ring, first filled near the origin.

@@ -1,0 +1,290 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// Train makes one training step: sweep → negatives to the lead → optimizer step → parameters to all → explore.
+func (g *group) Train(scan uint64, step int, lr float64, positives []float32, d Draw) (Result, error) {
+	g.call++
+	negatives := g.negativeRows(d.Perm)
+	draws, err := g.exchange(d, negatives)
+	if err != nil {
+		return Result{}, err
+	}
+	var scores []float32
+	key := Key{Shard: g.places[g.layout.Lead()].ID, Kind: ThetaBlob, Scan: g.call}
+	if g.lead != nil {
+		states, err := g.negatives(negatives)
+		if err != nil {
+			return Result{}, err
+		}
+		theta, got, err := g.lead.step(lr, step, positives, states, d.Weights)
+		if err != nil {
+			return Result{}, err
+		}
+		g.mesh.Post(key, numberBytes(append(slices.Clone(theta), got...)))
+		g.spread(theta)
+		scores = got
+	} else {
+		v, err := pull[float32](g.mesh, key, len(g.theta)+numScores)
+		if err != nil {
+			return Result{}, err
+		}
+		g.spread(v[:len(v)-numScores])
+		scores = v[len(v)-numScores:]
+	}
+	r, err := g.explore(scan, draws)
+	r.Scores = unpackScores(to64(scores))
+	return r, err
+}
+
+// Scan explores once without training.
+func (g *group) Scan(scan uint64, d Draw) (Result, error) {
+	g.call++
+	draws, err := g.exchange(d, nil)
+	if err != nil {
+		return Result{}, err
+	}
+	return g.explore(scan, draws)
+}
+
+// exchange applies a sweep: it posts the states that go elsewhere, pulls those that come, and says what each local shard
+// starts from. The states of negatives go to the lead.
+func (g *group) exchange(d Draw, negatives []placed) ([]Draw, error) {
+	if len(d.Perm) != g.spec.rows() {
+		return nil, fmt.Errorf("engine: draw: permutation: length %d, want %d", len(d.Perm), g.spec.rows())
+	}
+	dim := g.spec.dim()
+	live := make([][]float32, len(g.shards)) // of the local shards, read at most once
+	pack := func(shard int, rows []int32) ([]byte, error) {
+		if live[shard] == nil {
+			var err error
+			if live[shard], err = g.shards[shard].rawLive(); err != nil {
+				return nil, err
+			}
+		}
+		out := make([]float32, 0, len(rows)*dim)
+		for _, row := range rows {
+			out = append(out, live[shard][int(row)*dim:(int(row)+1)*dim]...)
+		}
+		return numberBytes(out), nil
+	}
+	for shard, rows := range g.byShard(negatives) {
+		if len(rows) > 0 && g.shards[shard] != nil {
+			data, err := pack(shard, rows)
+			if err != nil {
+				return nil, err
+			}
+			g.mesh.Post(Key{Shard: g.places[shard].ID, Kind: NegativesBlob, Scan: g.call}, data)
+		}
+	}
+	if g.movesLabels() {
+		g.labels = permuted(g.labels, d.Perm, 1)
+		g.setRows()
+		return make([]Draw, len(g.shards)), nil
+	}
+	draws := make([]Draw, len(g.shards))
+	if !g.byRung() { // swaps stay within a shard
+		for i, p := range g.places {
+			draws[i].Perm = make([]int32, p.rows())
+			p.each(g.spec.Chains, func(row, of int) { draws[i].Perm[row] = int32(g.home[d.Perm[of]].row) })
+		}
+		return draws, nil
+	}
+	moves := g.moves(d.Perm)
+	for _, m := range moves {
+		if g.shards[m.from] == nil {
+			continue
+		}
+		data, err := pack(m.from, m.fromRows)
+		if err != nil {
+			return nil, err
+		}
+		g.mesh.Post(Key{Shard: g.places[m.from].ID, Kind: RowsBlob, Scan: g.call, To: g.places[m.to].ID}, data)
+	}
+	for i, s := range g.shards {
+		if s != nil {
+			draws[i] = Draw{Perm: identityPerm(s.spec.rows()), Incoming: make([]float32, s.spec.rows()*dim)}
+		}
+	}
+	for _, m := range moves {
+		if g.shards[m.to] == nil {
+			continue
+		}
+		rows, err := pull[float32](g.mesh, Key{Shard: g.places[m.from].ID, Kind: RowsBlob, Scan: g.call, To: g.places[m.to].ID}, len(m.toRows)*dim)
+		if err != nil {
+			return nil, err
+		}
+		into := &draws[m.to]
+		for j, row := range m.toRows {
+			copy(into.Incoming[int(row)*dim:(int(row)+1)*dim], rows[j*dim:(j+1)*dim])
+			into.Perm[row] += int32(len(into.Perm))
+		}
+	}
+	return draws, nil
+}
+
+// move is the states that go from one shard to another in a sweep.
+type move struct {
+	from, to         int
+	fromRows, toRows []int32
+}
+
+// moves lists, in a fixed order, which states change their shards.
+func (g *group) moves(perm []int32) []move {
+	index := map[[2]int]int{}
+	var out []move
+	for of := range perm {
+		from, to := g.home[perm[of]], g.home[of]
+		if from.shard == to.shard {
+			continue
+		}
+		pair := [2]int{from.shard, to.shard}
+		i, known := index[pair]
+		if !known {
+			i = len(out)
+			index[pair] = i
+			out = append(out, move{from: from.shard, to: to.shard})
+		}
+		out[i].fromRows, out[i].toRows = append(out[i].fromRows, int32(from.row)), append(out[i].toRows, int32(to.row))
+	}
+	return out
+}
+
+// negativeRows are the places, before a sweep, of the chains that are the negatives of a step after it, in the order of the
+// ladders. The rows of a shard that is elsewhere are right in number alone.
+func (g *group) negativeRows(perm []int32) []placed {
+	var out []placed
+	for of := g.spec.rows() - g.spec.negatives(); of < g.spec.rows(); of++ {
+		from := perm[of]
+		if g.movesLabels() {
+			from = g.labels[from]
+		}
+		at := g.home[from]
+		if s := g.shards[at.shard]; s != nil && s.place != nil { // labels within the shard
+			at.row = int(s.place[at.row])
+		}
+		out = append(out, at)
+	}
+	return out
+}
+
+// byShard are the rows of each shard among places, in their order.
+func (g *group) byShard(places []placed) [][]int32 {
+	out := make([][]int32, len(g.shards))
+	for _, at := range places {
+		out[at.shard] = append(out[at.shard], int32(at.row))
+	}
+	return out
+}
+
+// negatives gathers the states of negatives, [negatives·dim].
+func (g *group) negatives(rows []placed) ([]float32, error) {
+	dim := g.spec.dim()
+	parts := make([][]float32, len(g.shards))
+	for shard, of := range g.byShard(rows) {
+		if len(of) == 0 {
+			continue
+		}
+		var err error
+		if parts[shard], err = pull[float32](g.mesh, Key{Shard: g.places[shard].ID, Kind: NegativesBlob, Scan: g.call}, len(of)*dim); err != nil {
+			return nil, err
+		}
+	}
+	out := make([]float32, 0, len(rows)*dim)
+	for _, at := range rows {
+		out = append(out, parts[at.shard][:dim]...)
+		parts[at.shard] = parts[at.shard][dim:]
+	}
+	return out, nil
+}
+
+// explore lets every local shard explore, side by side, and gathers what all of them found.
+func (g *group) explore(scan uint64, draws []Draw) (Result, error) {
+	errs := make([]error, len(g.shards))
+	var wait sync.WaitGroup
+	for i, s := range g.shards {
+		if s == nil {
+			continue
+		}
+		wait.Go(func() {
+			r, err := s.Scan(scan, draws[i])
+			if err != nil {
+				errs[i] = fmt.Errorf("shard %d: %w", g.places[i].ID, err)
+				return
+			}
+			found := slices.Concat(r.V, r.V0, r.Accept, []float64{float64(r.NonFinite)})
+			g.mesh.Post(Key{Shard: g.places[i].ID, Kind: EnergiesBlob, Scan: g.call}, numberBytes(found))
+		})
+	}
+	wait.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return Result{}, err
+	}
+	r, err := g.gather()
+	if err != nil {
+		return Result{}, err
+	}
+	// Whoever posted this call's energies has pulled all that it wanted of the calls before.
+	for i, s := range g.shards {
+		if s != nil {
+			g.mesh.Release(g.places[i].ID, g.call)
+		}
+	}
+	return r, nil
+}
+
+// gather puts what the shards found into the rows of the group.
+func (g *group) gather() (Result, error) {
+	rows, rungs := g.spec.rows(), g.spec.Rungs
+	energies := rows
+	if g.spec.ladder() == 1 {
+		energies = 0
+	}
+	r := Result{V: make([]float64, energies), V0: make([]float64, energies), Accept: make([]float64, rungs)}
+	accept := make([]float64, rows) // of every row
+	ofPlace := inverse(g.labels)
+	for _, p := range g.places {
+		n, rates := p.rows(), p.Rungs[1]-p.Rungs[0]
+		if g.movesLabels() {
+			rates = n
+		}
+		held := n
+		if energies == 0 {
+			held = 0
+		}
+		found, err := pull[float64](g.mesh, Key{Shard: p.ID, Kind: EnergiesBlob, Scan: g.call}, 2*held+rates+1)
+		if err != nil {
+			return Result{}, err
+		}
+		p.each(g.spec.Chains, func(row, of int) {
+			rate := found[2*held+row*rates/n]
+			if ofPlace != nil {
+				of = int(ofPlace[of])
+			}
+			if held > 0 {
+				r.V[of], r.V0[of] = found[row], found[held+row]
+			}
+			accept[of] = rate
+		})
+		r.NonFinite += int(found[len(found)-1])
+	}
+	r.Accept = rungMeans(accept, rungs)
+	return r, nil
+}
+
+// inverse of a permutation; nil of nil.
+func inverse(perm []int32) []int32 {
+	if perm == nil {
+		return nil
+	}
+	out := make([]int32, len(perm))
+	for i, at := range perm {
+		out[at] = int32(i)
+	}
+	return out
+}

@@ -1,0 +1,124 @@
+package engine
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+)
+
+// Kind says what a blob between shards is.
+type Kind uint8
+
+// The kinds of blobs. Numbers are little-endian; [rows] and [dim] are those of the shard that posts.
+const (
+	EnergiesBlob Kind = 1 // float64: V, V0 [rows] each, acceptance and the number of non-finite proposals of the shard's rungs
+	RowsBlob     Kind = 2 // float32 [n, dim]: states that go to another shard, in the order of its rows
+	GradientBlob Kind = 3 // float32 [P]: a group's gradient
+	ThetaBlob    Kind = 4 // float32 [P + scores]: the parameters after a step
+	StatesBlob   Kind = 5 // float32 [rows, dim]: all states of a shard
+	// NegativesBlob is float32 [n, dim]: the states of a shard that are negatives of the step.
+	NegativesBlob Kind = 6
+)
+
+// Key names a blob. Every shard posts at most one blob under each.
+type Key struct {
+	Shard uint32 // that posts it
+	Kind  Kind
+	Scan  uint64 // in which it is made
+	To    uint32 // shard that it is for, of RowsBlob; else 0
+}
+
+func (k Key) String() string {
+	return fmt.Sprintf("%s of shard %d, scan %d", [...]string{"nothing", "energies", "rows", "gradient", "parameters", "states", "negatives"}[min(int(k.Kind), 6)], k.Shard, k.Scan)
+}
+
+// Mesh carries blobs between the shards of an experiment, wherever they are. Nothing is pushed: a shard posts what others
+// will want, and they pull it from the holder of the shard, who keeps it for all of them.
+type Mesh interface {
+	// Post keeps data, which belongs to the mesh from then on, under a key until Release. It does not block.
+	Post(key Key, data []byte)
+	// Pull waits for what a shard posts under a key. The caller must not change it.
+	Pull(ctx context.Context, key Key) ([]byte, error)
+	// Release drops what a shard posted in scans before the given one: nobody will ask for it.
+	Release(shard uint32, scan uint64)
+}
+
+// LocalMesh is a mesh within one process. The zero value is ready.
+type LocalMesh struct {
+	mu    sync.Mutex
+	blobs map[Key]*posted
+}
+
+type posted struct {
+	there chan struct{} // closed when data is
+	data  []byte
+}
+
+func (m *LocalMesh) slot(key Key) *posted {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.blobs == nil {
+		m.blobs = map[Key]*posted{}
+	}
+	p := m.blobs[key]
+	if p == nil {
+		p = &posted{there: make(chan struct{})}
+		m.blobs[key] = p
+	}
+	return p
+}
+
+// Post implements [Mesh]. A second blob under a key panics: two shards take each other for themselves.
+func (m *LocalMesh) Post(key Key, data []byte) {
+	p := m.slot(key)
+	p.data = data
+	close(p.there)
+}
+
+// Pull implements [Mesh].
+func (m *LocalMesh) Pull(ctx context.Context, key Key) ([]byte, error) {
+	p := m.slot(key)
+	select {
+	case <-p.there:
+		return p.data, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("engine: waiting for %v: %w", key, ctx.Err())
+	}
+}
+
+// Release implements [Mesh].
+func (m *LocalMesh) Release(shard uint32, scan uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for key := range m.blobs {
+		if key.Shard == shard && key.Scan < scan {
+			delete(m.blobs, key)
+		}
+	}
+}
+
+// pull waits for a blob of n numbers.
+func pull[T float32 | float64](mesh Mesh, key Key, n int) ([]T, error) {
+	data, err := mesh.Pull(context.Background(), key)
+	if err != nil {
+		return nil, fmt.Errorf("engine: %w", err)
+	}
+	out := make([]T, n)
+	if size := binary.Size(out); len(data) != size {
+		return nil, fmt.Errorf("engine: %v: %d bytes, want %d", key, len(data), size)
+	}
+	if _, err := binary.Decode(data, binary.LittleEndian, out); err != nil {
+		return nil, fmt.Errorf("engine: %v: %w", key, err)
+	}
+	return out, nil
+}
+
+// numberBytes are the numbers as a mesh carries them.
+func numberBytes[T float32 | float64](v []T) []byte {
+	out, err := binary.Append(nil, binary.LittleEndian, v)
+	if err != nil {
+		panic(err) // numbers of a fixed size
+	}
+	return out
+}
