@@ -73,7 +73,9 @@ type TrainConfig struct {
 // EvaluateConfig is the `evaluate` section: how the trained model is held against the test set.
 type EvaluateConfig struct {
 	Samples     int `yaml:"samples"`     // model samples drawn for MMD, sliced Wasserstein and mode coverage
-	Scans       int `yaml:"scans"`       // scans that fresh chains make before they count as samples
+	Scans       int `yaml:"scans"`       // scans that fresh chains make before they count as samples, in which a ladder adapts
+	Measure     int `yaml:"measure"`     // scans of the ladder on which log Z is measured; 0 = no log Z
+	Every       int `yaml:"every"`       // training steps between two test likelihoods on the way; 0 = none
 	Projections int `yaml:"projections"` // directions of the sliced Wasserstein distance
 }
 

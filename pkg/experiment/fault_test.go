@@ -79,8 +79,8 @@ func TestFaults(t *testing.T) {
 		{"a list for a number", minimal + "optimizer: {clip_norm: [1]}\n", nil, []string{"f.yaml:3:13: optimizer.clip_norm: a list, want a number"}},
 		{"a number for a list", minimal + "model: {hidden: 64}\n", nil, []string{"f.yaml:3:9: model.hidden: the number 64, want a list of whole numbers such as [64, 64]"}},
 		{"text in a list", minimal + "model: {hidden: [64, x]}\n", nil, []string{`f.yaml:3:22: model.hidden[1]: the text "x", want a whole number`}},
-		{"a list for a section", minimal + "sampler: [mala]\n", nil, []string{"f.yaml:3:1: sampler: a list, want a section with the keys kind, steps, step_size"}},
-		{"a word for a section", minimal + "sampler: mala\n", nil, []string{`f.yaml:3:1: sampler: the text "mala", want a section with the keys kind, steps, step_size`}},
+		{"a list for a section", minimal + "sampler: [mala]\n", nil, []string{"f.yaml:3:1: sampler: a list, want a section with the keys kind, steps, step_size, box, target_accept"}},
+		{"a word for a section", minimal + "sampler: mala\n", nil, []string{`f.yaml:3:1: sampler: the text "mala", want a section with the keys kind, steps, step_size, box, target_accept`}},
 		{"no value", minimal + "sampler: {steps: }\n", nil, []string{"f.yaml:3:11: sampler.steps: no value, want a whole number, or leave the key out for its default"}},
 		{"no value for a schedule", minimal + "sampler:\n  step_size:\n", nil, []string{"f.yaml:4:3: sampler.step_size: no value, want a number or a schedule, or leave the key out for its default"}},
 
@@ -102,9 +102,9 @@ func TestFaults(t *testing.T) {
 		{"an unknown backend", minimal + "backend: tpu\n", nil, []string{`f.yaml:3:1: backend.kind: "tpu", want one of auto, xla:cuda, xla:cpu, go`}},
 		{"no threads", minimal + "backend: {threads: 0}\n", nil, []string{"f.yaml:3:11: backend.threads: 0, want 1 to 1024"}},
 		{"an unknown dataset", "data: {dataset: three_moons}\ntrain: {steps: 100}\n", nil, []string{
-			`f.yaml:1:8: data.dataset: "three_moons", want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, npz, npy, idx, images, csv`}},
+			`f.yaml:1:8: data.dataset: "three_moons", want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, mixture, npz, npy, idx, images, csv`}},
 		{"no dataset", "train: {steps: 100}\n", nil, []string{
-			`f.yaml: data.dataset: missing, want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, npz, npy, idx, images, csv`}},
+			`f.yaml: data.dataset: missing, want one of two_moons, gaussian_mixture, eight_gaussians, swiss_roll, circle, checkerboard, pinwheel, grid, mixture, npz, npy, idx, images, csv`}},
 		{"a file dataset without a path", "data: {dataset: npz}\ntrain: {steps: 100}\n", nil, []string{"f.yaml:1:1: data.path: missing, want a file name"}},
 		{"neither steps nor epochs", "data: {dataset: two_moons}\ntrain: {batch: 3}\n", nil, []string{"f.yaml:2:1: train.steps: missing or 0, want steps or epochs, such as steps: 5000"}},
 		{"steps and epochs", "data: {dataset: two_moons}\ntrain: {steps: 100, epochs: 3}\n", nil, []string{"f.yaml:2:21: train.epochs: 3 beside steps: 100, want one of the two"}},
@@ -143,6 +143,16 @@ func TestFaults(t *testing.T) {
 		{"zero for a default", minimal + "sampler: {kind: hmc, leapfrog_steps: 0}\n", nil, []string{"f.yaml:3:22: sampler.leapfrog_steps: 0, want at least 1"}},
 		{"nothing for a word", minimal + "loss: {kind: flow_matching}\nsampler: {mode: \"\"}\n", nil, []string{"f.yaml:4:11: sampler.mode: empty, want a word, or leave the key out for its default"}},
 		{"a key that sgd does not read", minimal + "optimizer: {kind: sgd, beta1: 0.5}\n", nil, []string{"f.yaml:3:24: optimizer.beta1: not read by optimizer.kind: sgd, want adam or adamw, or no such key"}},
+		{"a ladder that is not given", minimal + "tempering: {ladder: fixed}\n", nil, []string{"f.yaml:3:1: tempering.betas: missing, want β of every rung under ladder: fixed, or another ladder"}},
+		{"a ladder of another length", minimal + "tempering: {betas: [0, 0.5, 1], rungs: 4}\n", nil, []string{"f.yaml:3:13: tempering.betas: 3 numbers, want 4, one for each of rungs"}},
+		{"a ladder that falls", minimal + "tempering: {betas: [0, 0.5, 0.4, 1], rungs: 4}\n", nil, []string{"f.yaml:3:13: tempering.betas: β = 0.4 on rung 2, want numbers that increase from 0 or more to 1"}},
+		{"a ladder without the reference", minimal + "tempering: {betas: [0.1, 1], rungs: 2}\n", nil, []string{"f.yaml:3:13: tempering.betas: 0.1 on rung 0, want 0 on the linear path, whose hottest rung is the reference"}},
+		{"a window of another schedule", minimal + "tempering: {window: 5}\n", nil, []string{"f.yaml:3:13: tempering.window: 5, not read by schedule: deo, want windowed, or no window"}},
+		{"swaps without a ladder", minimal + "loss: {kind: persistent_cd}\ntempering: {virtual_swaps: true, schedule: seo}\n", nil, []string{
+			"f.yaml:4:13: tempering.virtual_swaps: true on one rung, want rungs of at least 2, or false",
+			"f.yaml:4:34: tempering.schedule: not read with one rung, want tempering.rungs of at least 2, or no such key"}},
+		{"a place without its coordinates", minimal + "buffer: {init: point}\n", nil, []string{"f.yaml:3:1: buffer.point: missing, want the coordinates at which every chain starts under init: point"}},
+		{"a likelihood of a field", minimal + "loss: {kind: flow_matching}\nevaluate: {every: 10}\n", nil, []string{"f.yaml:4:12: evaluate.every: not read by a vector field, which has no density: want no such key"}},
 		{"a key of the other path", minimal + "tempering: {beta_min: 0.2}\n", nil, []string{"f.yaml:3:13: tempering.beta_min: not read on the linear path, whose hottest rung is the reference: want path: power, or no beta_min"}},
 		{"a temperature on a ladder", minimal + "sampler: {kind: langevin, noise_scale: 0.5}\n", nil, []string{"f.yaml:3:27: sampler.noise_scale: on a ladder β is the temperature, want 1, or tempering.rungs: 1"}},
 		{"no law for a ladder", minimal + "sampler: {kind: annealed_langevin}\n", nil, []string{"f.yaml:3:11: sampler.kind: annealed_langevin has no law to temper, want tempering.rungs: 1, or mala, hmc or langevin"}},
@@ -180,7 +190,7 @@ func TestFaults(t *testing.T) {
 		{"a key inside a list", minimal + "model: {hidden: [64, 64]}\n", []string{"model.hidden.0=32"}, []string{
 			"--set model.hidden.0=32: `model.hidden` is a list, want the whole of it: --set 'model.hidden=[…]'"}},
 		{"a flag below a fault of the file", minimal + "sampler: 3\n", []string{"sampler.steps=3"}, []string{
-			"f.yaml:3:1: sampler: the number 3, want a section with the keys kind, steps, step_size",
+			"f.yaml:3:1: sampler: the number 3, want a section with the keys kind, steps, step_size, box, target_accept",
 			"--set sampler.steps=3: `sampler` is the number 3 in f.yaml:3:1 and has no `steps`, want the whole of it: --set 'sampler={steps: 3, …}'"}},
 		{"the last flag wins, and is blamed", minimal, []string{"sampler.steps=3", "sampler.steps=0"}, []string{"--set sampler.steps=0: sampler.steps: 0, want at least 1"}},
 	} {

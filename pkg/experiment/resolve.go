@@ -70,13 +70,10 @@ func (c *Config) Resolve() {
 
 	t := &c.Tempering
 	if !c.Model.IsField() {
-		fill(c, "tempering.rungs", &t.Rungs, pick(c.Loss.Kind == temperedCD, 6, 1))
+		fill(c, "tempering.rungs", &t.Rungs, pick(len(t.Betas) > 0, len(t.Betas), pick(c.Loss.Kind == temperedCD, 6, 1)))
 		fill(c, "tempering.chains", &t.Chains, c.Train.Batch)
-		fill(c, "tempering.scans", &t.Scans, 1)
-		fill(c, "tempering.path", &t.Path, "linear")
-		fill(c, "tempering.ladder", &t.Ladder, pick(t.Path == "power", "geometric", "cubic"))
-		fill(c, "tempering.beta_min", &t.BetaMin, 0.1)
-		fill(c, "tempering.reference_scale", &t.ReferenceScale, 2)
+		fillSection(c, "tempering", t, t.WithDefaults())
+		fill(c, "tempering.virtual_swaps", &t.VirtualSwaps, false)
 	}
 
 	if modelTakes(c.Model.Kind, "base") && !c.Model.IsField() {
@@ -121,6 +118,8 @@ func (c *Config) Resolve() {
 
 	fill(c, "evaluate.samples", &c.Evaluate.Samples, 2000)
 	fill(c, "evaluate.scans", &c.Evaluate.Scans, 200)
+	fill(c, "evaluate.measure", &c.Evaluate.Measure, 500)
+	fill(c, "evaluate.every", &c.Evaluate.Every, 0)
 	fill(c, "evaluate.projections", &c.Evaluate.Projections, 256)
 
 	fill(c, "backend.kind", &c.Backend.Kind, backend.DefaultConfig().Kind)
@@ -213,6 +212,10 @@ func (c *Config) idle(path string) (why string, is bool) {
 		return "not read by optimizer.kind: sgd, want adam or adamw, or no such key", c.Optimizer.Kind == "sgd"
 	case "tempering.beta_min":
 		return "not read on the linear path, whose hottest rung is the reference: want path: power, or no beta_min", c.Tempering.Path == "linear"
+	case "tempering.betas", "tempering.reference", "tempering.schedule", "tempering.exchange", "tempering.adapt_every":
+		return "not read with one rung, want tempering.rungs of at least 2, or no such key", c.Tempering.Rungs == 1 && !(path == "tempering.adapt_every" && c.Sampler.AcceptTarget != nil)
+	case "evaluate.measure", "evaluate.every":
+		return "not read by a vector field, which has no density: want no such key", c.Model.IsField()
 	case "evaluate.scans":
 		return "not read by sampler.kind: " + c.Sampler.Kind + ", which makes a sample by a run of its own: want no scans", c.Sampler.IsFlow() || c.Sampler.Settles()
 	}

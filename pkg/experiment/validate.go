@@ -239,7 +239,7 @@ func (c EvaluateConfig) Validate() error {
 	for _, k := range []struct {
 		key           string
 		value, lo, hi int
-	}{{"samples", c.Samples, 2, 10_000_000}, {"scans", c.Scans, 1, math.MaxInt32}, {"projections", c.Projections, 1, 1_000_000}} {
+	}{{"samples", c.Samples, 2, 10_000_000}, {"scans", c.Scans, 1, math.MaxInt32}, {"measure", c.Measure, 0, math.MaxInt32}, {"every", c.Every, 0, math.MaxInt32}, {"projections", c.Projections, 1, 1_000_000}} {
 		if k.value < k.lo || k.value > k.hi {
 			errs = append(errs, fmt.Errorf("%s: %d, want %d to %d", k.key, k.value, k.lo, k.hi))
 		}

@@ -59,7 +59,7 @@ func (f *Figure) image(th Theme, dpi int) image.Image {
 // PNG draws the figure as a PNG file.
 func (f *Figure) PNG(th Theme) ([]byte, error) {
 	var out bytes.Buffer
-	enc := png.Encoder{CompressionLevel: png.BestCompression}
+	enc := png.Encoder{CompressionLevel: png.DefaultCompression}
 	if err := enc.Encode(&out, f.Image(th)); err != nil {
 		return nil, fmt.Errorf("plots: png: %w", err)
 	}
