@@ -83,6 +83,17 @@ model:
   image: [1, 28, 28]
   channels: [32, 64]
 `,
+	"model mixture": `
+data:
+  dataset: mixture
+  means: [[-6], [6]]
+  weights: [0.3, 0.7]
+model:
+  kind: mixture
+  means: [[-5], [5]]
+  logits: [0]
+  std: 1
+`,
 	"model transformer": mnist + `model:
   kind: transformer
   image: [1, 28, 28]
@@ -238,6 +249,8 @@ loss:
 	"schedule temperature":       "sampler:\n  kind: langevin\n  noise_scale: {kind: temperature, epsilon_max: 0.15, tau_star: 0.2, steps: 5000}\nloss: {kind: persistent_cd}\n",
 	"schedule hold_linear":       "optimizer:\n  lr: {kind: hold_linear, start: 0.01, end: 1.0e-4, hold: 0.5}\n",
 	"schedule hold_cosine":       "optimizer:\n  lr: {kind: hold_cosine, start: 0.01, end: 1.0e-4, hold: 0.5}\n",
+
+	"data mixture": "data:\n  dataset: mixture\n  means: [[-6], [6]]\n  weights: [0.3, 0.7]\n  std: 1\n",
 
 	"data npz":    "data:\n  dataset: npz\n  path: data/digits.npz\n  array: images\n  labels: labels\n  dequantise: uniform\n  divide: 17\n  standardise: true\n",
 	"data npy":    "data:\n  dataset: npy\n  path: points.npy\n  standardise: true\n",
