@@ -41,7 +41,7 @@ func Parse(format string, n int, data []byte) (Vector, error) {
 	if n < 0 || n > math.MaxInt/8 {
 		return Vector{}, fmt.Errorf("averaging: vector: %d elements, want 0 or more", n)
 	}
-	if want := size(format, n); len(data) != want {
+	if want := Size(format, n); len(data) != want {
 		return Vector{}, fmt.Errorf("averaging: vector: %d bytes, want %d for %d elements of %s", len(data), want, n, format)
 	}
 	if format == int8b256 {
@@ -69,8 +69,8 @@ func (v Vector) Decode(dst []float32) {
 	v.read(dst, 0)
 }
 
-// size is the number of bytes of n elements.
-func size(format string, n int) int {
+// Size is the number of bytes of a [Vector] of n elements in one of [Formats].
+func Size(format string, n int) int {
 	switch format {
 	case bf16:
 		return 2 * n
@@ -118,7 +118,7 @@ func (v Vector) read(buf []float32, from int) []float32 {
 			buf[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(data[2*i:])) << 16)
 		}
 	case int8b256:
-		data := v.data[size(int8b256, from):]
+		data := v.data[Size(int8b256, from):]
 		for out := buf; len(out) > 0; {
 			n := min(scaleBlock, len(out))
 			s := math.Float32frombits(binary.LittleEndian.Uint32(data))
@@ -159,7 +159,7 @@ func (e *Encoder) Encode(x []float32) Vector {
 	if len(x) != e.n {
 		panic(fmt.Sprintf("averaging: encode %d elements, want %d", len(x), e.n))
 	}
-	v := Vector{e.format, e.n, make([]byte, size(e.format, e.n))}
+	v := Vector{e.format, e.n, make([]byte, Size(e.format, e.n))}
 	switch e.format {
 	case fp32:
 		for i, f := range x {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kelvin-ebm/kelvin/pkg/averaging"
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/buffer"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
@@ -65,6 +66,8 @@ func docs() map[string]keyDoc {
 		"tempering.schedule":        {text: "pairs of a scan: deo, even and odd ones in turn; seo, by a coin; windowed, each parity for a number of scans with one swap a pair at most", oneOf: tempering.Schedules},
 		"tempering.window":          {text: "windowed: scans that a parity is held; 0 takes it from the rejection rates", min: 0},
 		"tempering.exchange":        {text: "what an accepted swap moves: states between rows, or β and step sizes", oneOf: tempering.Exchanges},
+		"tempering.placement":       {text: "what a shard holds, the unit that a replica takes: ladder, all rungs of some ladders; rung, one rung", oneOf: tempering.Placements},
+		"tempering.split":           {text: "ranges that the ladders of a group are cut into: as many shards, or rungs times as many under placement: rung; a divisor of chains", min: 1},
 		"tempering.virtual_swaps":   {text: "take both states of a pair as negatives, weighted by the probability of their swap: the same mean, less variance"},
 		"tempering.adapt_every":     {text: "training steps between two moves of ladder and step sizes", min: 1},
 		"tempering.reference_scale": {text: "width of the Gaussian reference, in standard deviations of the training data", above: 0},
@@ -95,6 +98,14 @@ func docs() map[string]keyDoc {
 		"train.cut_every": {text: "seconds between cuts, from which a run goes on after a stop; 0 = at the end and on Ctrl-C only", min: 0},
 		"train.log_every": {text: "steps between metric records", min: 1},
 		"train.frames":    {text: "pictures of the energy landscape kept for the GIF; 0 = none", min: 0, max: 1000},
+
+		"averaging":          {text: "groups of chains side by side, each with its own parameters, which are averaged now and then"},
+		"averaging.groups":   {text: "groups, each with tempering.chains ladders and train.batch rows a step", min: 1},
+		"averaging.every":    {text: "training steps between two rounds of averaging; 1 under outer: sync", follows: "averaging.outer", min: 1},
+		"averaging.outer":    {text: "mean of the parameters; nesterov, momentum over the mean of what the groups moved (DiLoCo); sync, the mean of the gradients at every step", oneOf: averaging.Outers},
+		"averaging.lr":       {text: "nesterov: learning rate of the outer step", follows: "averaging.outer", above: 0},
+		"averaging.momentum": {text: "nesterov: momentum of the outer step", follows: "averaging.outer", min: 0, below: 1},
+		"averaging.format":   {text: "how vectors travel: 4, 2 or about 1 byte an element, the last with error feedback", oneOf: averaging.Formats},
 
 		"evaluate":             {text: "how the trained model is held against the test set"},
 		"evaluate.samples":     {text: "model samples for MMD, sliced Wasserstein distance and mode coverage", min: 2},

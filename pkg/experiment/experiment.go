@@ -27,6 +27,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/kelvin-ebm/kelvin/pkg/averaging"
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/buffer"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
@@ -48,6 +49,7 @@ type Config struct {
 	Tempering tempering.Config       `yaml:"tempering"`
 	Buffer    buffer.Config          `yaml:"buffer"` // unused, and zero, under loss.kind: contrastive_divergence
 	Optimizer engine.OptimizerConfig `yaml:"optimizer"`
+	Averaging averaging.Config       `yaml:"averaging"`
 	Train     TrainConfig            `yaml:"train"`
 	Evaluate  EvaluateConfig         `yaml:"evaluate"`
 	Backend   backend.Config         `yaml:"backend"`

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/kelvin-ebm/kelvin/pkg/averaging"
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/buffer"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
@@ -60,7 +61,8 @@ func TestDefaults(t *testing.T) {
 		{"tempered", "", map[string]any{
 			"name": "f", "seed": uint64(0), "data.samples": 2000, "data.noise": 0.05,
 			"loss":       losses.Config{Kind: "parallel_tempering_cd", EnergyPenalty: 1e-4, Compat: "none"},
-			"tempering":  tempering.Config{Rungs: 6, Chains: 128, Scans: 1, Ladder: "adaptive", Path: "linear", BetaMin: 0.1, Reference: "gaussian", ReferenceScale: 2, Schedule: "deo", Exchange: "state", AdaptEvery: 10},
+			"tempering":  tempering.Config{Rungs: 6, Chains: 128, Scans: 1, Ladder: "adaptive", Path: "linear", BetaMin: 0.1, Reference: "gaussian", ReferenceScale: 2, Schedule: "deo", Exchange: "state", Placement: "ladder", Split: 1, AdaptEvery: 10},
+			"averaging":  averaging.Config{Groups: 1, Every: 10, Outer: "mean", Format: "fp32"},
 			"buffer":     buffer.Config{Size: 128, Init: "reference"},
 			"model.kind": "mlp", "model.base": "gaussian", "model.hidden": []int{64, 64}, "model.activation": "silu", "model.init": "torch", "model.spectral_norm": false,
 			"sampler.kind": "mala", "sampler.steps": 5, "sampler.step_size": schedules.Constant(0.005),

@@ -151,6 +151,10 @@ func TestFaults(t *testing.T) {
 		{"swaps without a ladder", minimal + "loss: {kind: persistent_cd}\ntempering: {virtual_swaps: true, schedule: seo}\n", nil, []string{
 			"f.yaml:4:13: tempering.virtual_swaps: true on one rung, want rungs of at least 2, or false",
 			"f.yaml:4:34: tempering.schedule: not read with one rung, want tempering.rungs of at least 2, or no such key"}},
+		{"ladders that cannot be cut", minimal + "tempering: {chains: 10, split: 4}\n", nil, []string{"f.yaml:3:25: tempering.split: 4, want a divisor of chains, 10"}},
+		{"a buffer on several shards", minimal + "tempering: {chains: 8, placement: rung}\nbuffer: {size: 16}\n", nil, []string{
+			"f.yaml:3:24: tempering.placement: rung, want split: 1 and placement: ladder, or a buffer of tempering.chains columns with reinit: 0"}},
+		{"an outer step of one group", minimal + "averaging: {outer: nesterov}\n", nil, []string{"f.yaml:3:13: averaging.outer: not read with one group, want averaging.groups of at least 2, or no such key"}},
 		{"a place without its coordinates", minimal + "buffer: {init: point}\n", nil, []string{"f.yaml:3:1: buffer.point: missing, want the coordinates at which every chain starts under init: point"}},
 		{"a likelihood of a field", minimal + "loss: {kind: flow_matching}\nevaluate: {every: 10}\n", nil, []string{"f.yaml:4:12: evaluate.every: not read by a vector field, which has no density: want no such key"}},
 		{"a key of the other path", minimal + "tempering: {beta_min: 0.2}\n", nil, []string{"f.yaml:3:13: tempering.beta_min: not read on the linear path, whose hottest rung is the reference: want path: power, or no beta_min"}},

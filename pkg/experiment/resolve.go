@@ -116,6 +116,8 @@ func (c *Config) Resolve() {
 	fill(c, "optimizer.clip_value", &o.ClipValue, 0)
 	fill(c, "optimizer.ema", &o.EMA, 0)
 
+	fillSection(c, "averaging", &c.Averaging, c.Averaging.WithDefaults())
+
 	fill(c, "evaluate.samples", &c.Evaluate.Samples, 2000)
 	fill(c, "evaluate.scans", &c.Evaluate.Scans, 200)
 	fill(c, "evaluate.measure", &c.Evaluate.Measure, 500)
@@ -212,6 +214,8 @@ func (c *Config) idle(path string) (why string, is bool) {
 		return "not read by optimizer.kind: sgd, want adam or adamw, or no such key", c.Optimizer.Kind == "sgd"
 	case "tempering.beta_min":
 		return "not read on the linear path, whose hottest rung is the reference: want path: power, or no beta_min", c.Tempering.Path == "linear"
+	case "averaging.every", "averaging.outer", "averaging.format":
+		return "not read with one group, want averaging.groups of at least 2, or no such key", c.Averaging.Groups == 1
 	case "tempering.betas", "tempering.reference", "tempering.schedule", "tempering.exchange", "tempering.adapt_every":
 		return "not read with one rung, want tempering.rungs of at least 2, or no such key", c.Tempering.Rungs == 1 && !(path == "tempering.adapt_every" && c.Sampler.AcceptTarget != nil)
 	case "evaluate.measure", "evaluate.every":

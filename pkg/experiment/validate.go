@@ -47,6 +47,8 @@ func (c *Config) Validate() error {
 	}
 	errs = append(errs, c.validateBuffer()...)
 	errs = append(errs, c.validateSet()...)
+	errs = append(errs, under("averaging", c.Averaging.Validate())...)
+	errs = append(errs, c.validateShards()...)
 	errs = append(errs, c.validateUnused("buffer", c.Buffer)...)
 	errs = append(errs, c.validateUnused("tempering", c.Tempering)...)
 	errs = append(errs, under("optimizer", c.Optimizer.Validate())...)
@@ -67,6 +69,30 @@ func (c *Config) validateLadder() (errs []error) {
 	}
 	if c.Loss.Kind == plainCD && t.Scans > 1 {
 		errs = append(errs, fmt.Errorf("tempering.scans: %d, want 1: under loss.kind: %s every scan starts at the data again; sampler.steps makes it longer", t.Scans, plainCD))
+	}
+	return errs
+}
+
+// validateShards checks what several shards or groups ask of the rest.
+func (c *Config) validateShards() (errs []error) {
+	t := c.Tempering
+	sharded := t.Split > 1 || t.Placement == "rung"
+	fault := func(key, value, want string) {
+		errs = append(errs, fmt.Errorf("%s: %s, want %s", key, value, want))
+	}
+	key, value := "tempering.split", fmt.Sprint(t.Split)
+	if t.Placement == "rung" {
+		key, value = "tempering.placement", "rung"
+	}
+	switch {
+	case !c.Loss.Chains() && c.Averaging.Groups > 1:
+		fault("averaging.groups", fmt.Sprint(c.Averaging.Groups), "1 under loss.kind: "+c.Loss.Kind+", which keeps no chains")
+	case !c.Loss.Chains() && sharded:
+		fault(key, value, "split: 1 and placement: ladder under loss.kind: "+c.Loss.Kind+", which keeps no chains")
+	case sharded && c.Loss.Kind == plainCD:
+		fault(key, value, "split: 1 and placement: ladder under loss.kind: "+plainCD+", whose chains start at the data")
+	case sharded && (c.Buffer.Size > t.Chains || c.Buffer.Reinit > 0):
+		fault(key, value, "split: 1 and placement: ladder, or a buffer of tempering.chains columns with reinit: 0")
 	}
 	return errs
 }

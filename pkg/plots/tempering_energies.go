@@ -72,9 +72,10 @@ func (t Tempering) EnergiesFigure() (*Figure, error) {
 				p.Add(label{lo, row, -6, 0, shortNumber(t.Betas[i]), st})
 			}
 			if beyond := h.beyond(lo, hi); beyond >= 0.01 {
+				// On the left, where it lies, and where the ridge of the next rung seldom reaches.
 				note := style(tickSize, false, th.Muted)
-				note.XAlign = text.XRight
-				p.Add(label{hi, row, -3, 2, percent(beyond) + " beyond", note})
+				note.XAlign = text.XLeft
+				p.Add(label{lo, row, 4, 3, percent(beyond) + " beyond", note})
 			}
 		}
 		if len(t.Overlap) > 0 {

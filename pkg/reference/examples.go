@@ -262,10 +262,11 @@ loss:
 // sectionExamples are the experiments of the sections that belong to no component.
 var sectionExamples = map[string]string{
 	"file":      whole("name: moons\nseed: 7\ndata: {dataset: two_moons}\n"),
-	"tempering": whole("loss: {kind: parallel_tempering_cd}\ntempering:\n  rungs: 6\n  chains: 128\n  path: linear\n  ladder: cubic\n"),
+	"tempering": whole("loss: {kind: parallel_tempering_cd}\ntempering:\n  rungs: 6\n  chains: 128\n  ladder: adaptive\n  schedule: deo\n  adapt_every: 10\n"),
 	"buffer":    whole("loss: {kind: persistent_cd}\nbuffer:\n  size: 10000\n  reinit: 0.05\n  init: data\n"),
 	"optimizer": whole("optimizer:\n  kind: adamw\n  lr: {kind: cosine, start: 0.01, end: 1.0e-4}\n  weight_decay: 0.01\n  clip_norm: 1\n  ema: 0.999\n"),
+	"averaging": whole("averaging:\n  groups: 4\n  every: 50\n  outer: nesterov\n  format: int8\n"),
 	"train":     whole("data: {dataset: two_moons}\ntrain:\n  epochs: 100\n  batch: 128\n  cut_every: 30\n"),
-	"evaluate":  whole("evaluate:\n  samples: 5000\n  scans: 500\n"),
+	"evaluate":  whole("evaluate:\n  samples: 5000\n  scans: 500\n  measure: 2000\n  every: 1000\n"),
 	"backend":   whole("backend:\n  kind: xla:cpu\n  threads: 2\n"),
 }

@@ -26,6 +26,11 @@ type Config struct {
 	// Window is the number of scans for which the windowed schedule holds a parity; 0 takes it from the rejection rates.
 	Window   int    `yaml:"window,omitempty"`
 	Exchange string `yaml:"exchange"` // what an accepted swap moves: state or label
+	// Placement says what a shard of a group holds, the unit that a replica takes: all rungs of some ladders, or one rung.
+	Placement string `yaml:"placement"`
+	// Split is the number of ranges that the ladders are cut into, a divisor of Chains: as many shards a group, or rungs times
+	// as many.
+	Split int `yaml:"split"`
 	// VirtualSwaps takes both states of a pair as negatives, weighted by the probability of the swap, in place of the one
 	// that the swap left on the target rung: the same mean with less variance.
 	VirtualSwaps bool `yaml:"virtual_swaps"`
@@ -39,6 +44,7 @@ var (
 	Paths      = []string{"linear", "power"}
 	References = []string{"gaussian", "variational"}
 	Exchanges  = []string{"state", "label"}
+	Placements = []string{"ladder", "rung"}
 )
 
 // Fresh says whether rung 0 is an independent draw of the reference at every scan.
@@ -56,6 +62,7 @@ func (c Config) WithDefaults() Config {
 	set(&c.Reference, "gaussian")
 	set(&c.Schedule, "deo")
 	set(&c.Exchange, "state")
+	set(&c.Placement, "ladder")
 	if c.Rungs == 0 {
 		if c.Rungs = len(c.Betas); c.Rungs == 0 {
 			c.Rungs = 6
@@ -69,6 +76,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.ReferenceScale == 0 {
 		c.ReferenceScale = 2
+	}
+	if c.Split == 0 {
+		c.Split = 1
 	}
 	if c.AdaptEvery == 0 {
 		c.AdaptEvery = 10
@@ -102,6 +112,13 @@ func (c Config) Validate() error {
 	one("reference", c.Reference, References)
 	one("schedule", c.Schedule, Schedules)
 	one("exchange", c.Exchange, Exchanges)
+	one("placement", c.Placement, Placements)
+	if c.Split < 1 || c.Chains > 0 && c.Chains%c.Split != 0 {
+		fault("split: %d, want a divisor of chains, %d", c.Split, c.Chains)
+	}
+	if c.Placement == "rung" && c.Rungs == 1 {
+		fault("placement: rung with one rung, want ladder, or rungs of at least 2")
+	}
 	errs = append(errs, c.validateBetas()...)
 	if c.Path == "power" && c.Rungs > 1 && len(c.Betas) == 0 && !(c.BetaMin > 0 && c.BetaMin < 1) {
 		fault("beta_min: %g, want a value in (0, 1)", c.BetaMin)
