@@ -259,7 +259,7 @@ func (t *Trainer) refit() {
 	t.forget()
 }
 
-// forget drops all statistics: they were about another law.
+// forget drops all statistics: they were about another law. Walkers go on in the direction that they had.
 func (t *Trainer) forget() {
 	t.adapting.swaps.Forget()
 	t.ensemble.Reset()
@@ -273,7 +273,7 @@ func (t *Trainer) equalWeights() {
 	if !sp.Weighted {
 		return
 	}
-	t.weights = make([]float32, min(2, sp.Rungs)*sp.Chains)
+	t.weights = make([]float32, sp.negatives())
 	target := t.weights[len(t.weights)-sp.Chains:]
 	for j := range target {
 		target[j] = 1 / float32(sp.Chains)
@@ -313,7 +313,10 @@ func (t *Trainer) weigh(swept tempering.Swept) {
 		}
 		target[j], below[j] = float32(share*stay), float32(share*(1-stay))
 	}
-	t.weights = append(below, target...)
+	t.weights = target
+	if sp.Virtual {
+		t.weights = append(below, target...)
+	}
 }
 
 // correlations are those of V before and after exploration, by rung, over the ladders of each scan: differences between
@@ -332,7 +335,7 @@ func (c *correlations) reset() { clear(c.aa); clear(c.bb); clear(c.ab) }
 func (c *correlations) add(before, after []float64) {
 	n := c.ladders
 	for k := range len(before) / n {
-		a, b := before[k*n:(k+1)*n], after[k*n:(k+1)*n]
+		a, b := finitePairs(before[k*n:(k+1)*n], after[k*n:(k+1)*n])
 		meanA, meanB := mean(a), mean(b)
 		for i := range a {
 			da, db := a[i]-meanA, b[i]-meanB
@@ -341,6 +344,16 @@ func (c *correlations) add(before, after []float64) {
 			c.ab[k] += da * db
 		}
 	}
+}
+
+// finitePairs leaves out what is not finite on either side: energies of states without weight correlate with nothing.
+func finitePairs(a, b []float64) (keptA, keptB []float64) {
+	for i := range a {
+		if !bad(a[i]) && !bad(b[i]) {
+			keptA, keptB = append(keptA, a[i]), append(keptB, b[i])
+		}
+	}
+	return keptA, keptB
 }
 
 // rates are the correlations, [K]: 0 on the first rungs that are drawn anew, NaN where V does not vary, or with one ladder.

@@ -31,7 +31,7 @@ func toy(cfg tempering.Config) TrainerConfig {
 	return TrainerConfig{
 		Spec: Spec{Network: bowl{dim: 2, κ: 1}, Reference: &models.Gaussian{Mean: []float64{0, 0}, Std: []float64{3, 3}},
 			Rungs: cfg.Rungs, Chains: chains, Pool: chains, Batch: 32,
-			Weighted: cfg.VirtualSwaps, Variational: cfg.Reference == "variational", Exchange: cfg.Exchange,
+			Weighted: cfg.VirtualSwaps, Virtual: cfg.VirtualSwaps, Variational: cfg.Reference == "variational", Exchange: cfg.Exchange,
 			Sampler:   samplers.Config{Kind: "mala", Steps: 3, StepSize: schedules.Constant(0.1)}.WithDefaults(),
 			Optimizer: OptimizerConfig{Kind: "adam", LR: schedules.Constant(0.02), Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8}, Seed: 3},
 		Tempering: cfg,
@@ -205,7 +205,10 @@ func TestWarmingColumnsWeighNothing(t *testing.T) {
 				trainSteps(t, tr, 1)
 				sum, n := 0.0, tr.Chains()
 				for j, c := range tr.plan.Draw {
-					below, target := tr.weights[j], tr.weights[n+j]
+					below, target := float32(0), tr.weights[len(tr.weights)-n+j]
+					if virtual {
+						below = tr.weights[j]
+					}
 					sum += float64(below) + float64(target)
 					if tr.ensemble.Warming(int(c)) {
 						warming++

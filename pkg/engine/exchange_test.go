@@ -26,7 +26,7 @@ func TestNegativesAreTakenAfterTheSweep(t *testing.T) {
 		for _, exchange := range Exchanges() {
 			for _, weighted := range []bool{false, true} {
 				name := fmt.Sprintf("%s weighted %t", exchange, weighted)
-				spec := Spec{Network: bowl{dim: 1, κ: 1}, Rungs: 3, Chains: 2, Pool: 2, Batch: 2, Weighted: weighted, Exchange: exchange,
+				spec := Spec{Network: bowl{dim: 1, κ: 1}, Rungs: 3, Chains: 2, Pool: 2, Batch: 2, Weighted: weighted, Virtual: weighted, Exchange: exchange,
 					Sampler: samplers.Config{Kind: "langevin", Steps: 1}, Optimizer: OptimizerConfig{Kind: "sgd"}, Seed: 1}
 				s := start(t, b, spec, []float64{0.25, 0.5, 1}, []float64{0, 0, 0})
 				if err := s.Load(s.NewState([]float32{0, 0}, []float32{1, 2, 3, 4, 5, 6}, nil)); err != nil {
@@ -153,7 +153,7 @@ func TestSpecOfTemperingValidate(t *testing.T) {
 		want []string
 	}{
 		{"labels", Spec{Rungs: 2, Chains: 2, Pool: 2, Exchange: "label"}, nil},
-		{"variational", Spec{Rungs: 2, Chains: 2, Pool: 3, Reference: q, Variational: true, Weighted: true, Exchange: "state"}, nil},
+		{"variational", Spec{Rungs: 2, Chains: 2, Pool: 3, Reference: q, Variational: true, Weighted: true, Virtual: true, Exchange: "state"}, nil},
 		{"another exchange", Spec{Rungs: 2, Chains: 2, Pool: 2, Exchange: "labels"}, []string{`exchange: "labels", want one of state, label`}},
 		{"one label", Spec{Rungs: 1, Chains: 2, Pool: 2, Exchange: "label"}, []string{"exchange: label of 1 rung, want at least 2 rungs"}},
 		{"labels in a pool", Spec{Rungs: 2, Chains: 2, Pool: 3, Exchange: "label"},

@@ -41,6 +41,9 @@ type group struct {
 	lead   *lead    // nil where the lead shard is elsewhere
 	mesh   Mesh
 	call   uint64 // calls that used the mesh: the same on every process
+	// sync averages the gradients of all groups at every step, whose leads make the same calls; trained is the last such call.
+	sync    bool
+	trained uint64
 
 	home []placed // of each row of the group: where it is when every chain is in its own row
 	// labels is, under exchange of labels by shards of one rung, the row whose place holds the chain of each row; nil otherwise.
@@ -100,7 +103,7 @@ func newGroup(b *backend.Backend, spec Spec, layout Layout, number int, local []
 func (g *group) shardSpec(p Place) Spec {
 	s := g.spec
 	s.Chains = p.Ladders[1] - p.Ladders[0]
-	s.Pool, s.Batch, s.Weighted, s.Shard = s.Chains, 0, false, p.ID
+	s.Pool, s.Batch, s.Weighted, s.Virtual, s.Shard = s.Chains, 0, false, false, p.ID
 	s.Optimizer = OptimizerConfig{Kind: "sgd"}
 	if g.byRung() {
 		s.Ladder, s.Rungs, s.FirstRung = s.Rungs, 1, p.Rungs[0]

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+
+	"github.com/kelvin-ebm/kelvin/pkg/averaging"
 )
 
 // Train makes one training step: sweep → negatives to the lead → optimizer step → parameters to all → explore.
@@ -15,31 +17,58 @@ func (g *group) Train(scan uint64, step int, lr float64, positives []float32, d 
 	if err != nil {
 		return Result{}, err
 	}
-	var scores []float32
 	key := Key{Shard: g.places[g.layout.Lead()].ID, Kind: ThetaBlob, Scan: g.call}
+	var scores Scores
 	if g.lead != nil {
-		states, err := g.negatives(negatives)
-		if err != nil {
+		in := stepInput{positives: positives, weights: d.Weights}
+		if in.negatives, err = g.negatives(negatives); err != nil {
 			return Result{}, err
 		}
-		theta, got, err := g.lead.step(lr, step, positives, states, d.Weights)
-		if err != nil {
+		var theta []float32
+		if theta, scores, err = g.learn(lr, step, in); err != nil {
 			return Result{}, err
 		}
-		g.mesh.Post(key, numberBytes(append(slices.Clone(theta), got...)))
+		g.mesh.Post(key, numberBytes(append(slices.Clone(theta), scores.packed()...)))
 		g.spread(theta)
-		scores = got
 	} else {
 		v, err := pull[float32](g.mesh, key, len(g.theta)+numScores)
 		if err != nil {
 			return Result{}, err
 		}
 		g.spread(v[:len(v)-numScores])
-		scores = v[len(v)-numScores:]
+		scores = unpackScores(to64(v[len(v)-numScores:]))
 	}
+	g.trained = g.call
 	r, err := g.explore(scan, draws)
-	r.Scores = unpackScores(to64(scores))
+	r.Scores = scores
 	return r, err
+}
+
+// learn makes the optimizer step at the lead; with sync, down the mean gradient of all groups.
+func (g *group) learn(lr float64, step int, in stepInput) ([]float32, Scores, error) {
+	if !g.sync {
+		return g.lead.step(lr, step, in)
+	}
+	own, scores, err := g.lead.slope(in)
+	if err != nil {
+		return nil, Scores{}, err
+	}
+	leads := make([][]float32, g.layout.Groups)
+	key := Key{Shard: g.places[g.layout.Lead()].ID, Kind: GradientBlob, Scan: g.call}
+	g.mesh.Post(key, numberBytes(own))
+	for i := range leads {
+		key.Shard = g.layout.Shards(i)[g.layout.Lead()].ID
+		if leads[i], err = pull[float32](g.mesh, key, len(own)); err != nil {
+			return nil, Scores{}, err
+		}
+	}
+	mean := make([]float32, len(own))
+	if err := averaging.Mean(mean, leads, nil); err != nil {
+		return nil, Scores{}, fmt.Errorf("engine: %w", err)
+	}
+	theta, norm, err := g.lead.descend(lr, step, mean)
+	scores.GradNorm = norm
+	return theta, scores, err
 }
 
 // Scan explores once without training.
@@ -95,7 +124,9 @@ func (g *group) exchange(d Draw, negatives []placed) ([]Draw, error) {
 		}
 		return draws, nil
 	}
-	moves := g.moves(d.Perm)
+	moves := slices.DeleteFunc(g.moves(d.Perm), func(m move) bool { // rung 0 of a linear path is drawn anew
+		return g.spec.Reference != nil && g.places[m.to].Rungs[0] == 0
+	})
 	for _, m := range moves {
 		if g.shards[m.from] == nil {
 			continue
@@ -229,10 +260,15 @@ func (g *group) explore(scan uint64, draws []Draw) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	// Whoever posted this call's energies has pulled all that it wanted of the calls before.
+	// Whoever posted this call's energies has pulled all that it wanted of the calls before. Other groups are known to have
+	// done so at the steps alone that they share.
+	done := g.call
+	if g.sync {
+		done = g.trained
+	}
 	for i, s := range g.shards {
 		if s != nil {
-			g.mesh.Release(g.places[i].ID, g.call)
+			g.mesh.Release(g.places[i].ID, done)
 		}
 	}
 	return r, nil

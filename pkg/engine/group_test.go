@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -124,6 +125,50 @@ func TestPlacesOfShardsChangeNoBit(t *testing.T) {
 					}
 				}
 			})
+		}
+	})
+}
+
+// Under sync all groups keep the same parameters, which learn from the rows and the chains of all of them.
+func TestSyncKeepsGroupsTogether(t *testing.T) {
+	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
+		layout := Layout{Placement: "ladder", Split: 1, Rungs: 3, Chains: 8, Groups: 2}
+		mesh := &LocalMesh{}
+		thetas, reports, errs := make([][]float32, layout.Groups), make([]Report, layout.Groups), make([]error, layout.Groups)
+		var wait sync.WaitGroup
+		for group := range layout.Groups {
+			wait.Go(func() {
+				errs[group] = func() error {
+					cfg := groupTraining(t, layout, "state", nil)
+					cfg.Tempering.Scans = 2
+					cfg.Group, cfg.Mesh, cfg.Sync = group, mesh, true
+					tr, err := NewTrainer(b, cfg)
+					if err != nil {
+						return err
+					}
+					defer tr.Close()
+					if err := tr.Start(); err != nil {
+						return err
+					}
+					for range 5 {
+						if reports[group], err = tr.TrainStep(); err != nil {
+							return err
+						}
+					}
+					thetas[group], err = tr.Theta()
+					return err
+				}()
+			})
+		}
+		wait.Wait()
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(thetas[0], thetas[1]) {
+			t.Error("the groups' parameters differ")
+		}
+		if reports[0].GradNorm != reports[1].GradNorm || reports[0].Loss == reports[1].Loss {
+			t.Errorf("norms of the gradient %g and %g, losses %g and %g: want one gradient, of different rows", reports[0].GradNorm, reports[1].GradNorm, reports[0].Loss, reports[1].Loss)
 		}
 	})
 }

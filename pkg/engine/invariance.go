@@ -88,7 +88,7 @@ func Invariance(ctx context.Context, b *backend.Backend, cfg InvarianceConfig) (
 		}
 		report.Rungs = append(report.Rungs, InvarianceRung{Beta: beta, P: 1})
 	}
-	if err := s.t.startFromRows(independent(precisions, ladders, cfg.Seed)); err != nil {
+	if err := s.t.startFromRows(nil, independent(precisions, ladders, cfg.Seed)); err != nil {
 		return fail(err)
 	}
 	scans := 2 * max(1, sc.Tempering.Window)
@@ -100,11 +100,10 @@ func Invariance(ctx context.Context, b *backend.Backend, cfg InvarianceConfig) (
 		if _, err := s.t.Explore(); err != nil {
 			return fail(err)
 		}
-		rows, err := s.t.shard.Live()
+		rows, err := s.Chains()
 		if err != nil {
 			return fail(err)
 		}
-		rows = permuted(rows, s.t.perm, invarianceDim)
 		for k, p := range precisions {
 			rung := &report.Rungs[k]
 			d, value := diagnostics.KolmogorovSmirnov(scaledSquares(rows[k*ladders*invarianceDim:(k+1)*ladders*invarianceDim], p), chiSquare4)
@@ -218,8 +217,8 @@ func chiSquare4(x float64) float64 {
 }
 
 // startFromRows starts with given states of every rung, and makes no scan.
-func (t *Trainer) startFromRows(rows []float32) error {
-	if err := t.shard.Load(t.shard.NewState(nil, rows, nil)); err != nil {
+func (t *Trainer) startFromRows(theta, rows []float32) error {
+	if err := t.shard.Load(t.shard.NewState(theta, rows, nil)); err != nil {
 		return err
 	}
 	t.perm = identityPerm(t.cfg.Spec.rows())

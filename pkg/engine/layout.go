@@ -20,9 +20,6 @@ type Layout struct {
 	Groups    int
 }
 
-// Placements are the names that Layout.Placement knows.
-func Placements() []string { return []string{"ladder", "rung"} }
-
 // Validate reports the first fault.
 func (l Layout) Validate() error {
 	switch {

@@ -124,7 +124,12 @@ func (c OptimizerConfig) readWeights(r *reader) (w weights) {
 // descend makes one optimizer step from w down the gradient of a loss in the pieces of θ, and gives the norm of that
 // gradient before clipping.
 func (c OptimizerConfig) descend(w weights, loss *Node, pieces []*Node, hyper *Node) (next weights, norm *Node) {
-	grad, norm := c.clip(flatten(Gradient(loss, pieces...)))
+	return c.descendBy(w, flatten(Gradient(loss, pieces...)), hyper)
+}
+
+// descendBy is descend with a given flat gradient.
+func (c OptimizerConfig) descendBy(w weights, gradient, hyper *Node) (next weights, norm *Node) {
+	grad, norm := c.clip(gradient)
 	next.theta, next.moments = c.update(w.theta, grad, w.moments, hyper)
 	if w.ema != nil {
 		next.ema = averaged(w.ema, next.theta, hyper)

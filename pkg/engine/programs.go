@@ -200,6 +200,11 @@ func packScores(t losses.Terms, norm *Node) *Node {
 
 func unpackScores(v []float64) Scores { return Scores{v[0], v[1], v[2], v[3], v[4]} }
 
+// packed is the inverse of unpackScores.
+func (s Scores) packed() []float32 {
+	return to32([]float64{s.Loss, s.Positives, s.Negatives, s.Penalty, s.GradNorm})
+}
+
 const numScores = 5
 
 func flatten(pieces []*Node) *Node {

@@ -5,7 +5,10 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
+
+	"github.com/gomlx/gomlx/pkg/core/graph"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
@@ -207,6 +210,126 @@ func TestRoundWithoutLogZ(t *testing.T) {
 		if !(r.Barrier > 0) || len(r.Overlap) != 3 || len(r.LambdaAt) != 3*curvePoints+1 {
 			t.Errorf("%s: barrier %g, overlap %v, λ at %v", name, r.Barrier, r.Overlap, r.LambdaAt)
 		}
+	}
+}
+
+// A round counts what it made itself, and its walkers go on as they were: right after a reference was refitted, and in so few
+// scans that walkers without a past would have made less than half of their trips, it has the trips that it should.
+func TestRoundRightAfterARefit(t *testing.T) {
+	b := testutil.Backend(t, backend.Go)
+	s := newSampler(t, b, well(tempering.Config{Reference: "variational", Chains: 64}))
+	if r := round(t, s, RoundOptions{Scans: 6}, nil); !math.IsNaN(r.TripRate) || !strings.HasPrefix(r.Verdict(), "too short to tell") {
+		t.Errorf("%g trips a scan in the first 2K scans of a ladder, where none can end; %s", r.TripRate, r.Verdict())
+	}
+	for range variationalRound {
+		round(t, s, RoundOptions{Scans: 50, Adapt: true}, nil)
+	}
+	// Some 250 trips, which vary by less than those of independent arrivals, a sixteenth.
+	const scans = 12
+	r := round(t, s, RoundOptions{Scans: scans}, nil)
+	if got := r.TripRate / r.PredictedTripRate; !(math.Abs(got-0.95) < 0.25) || math.Abs(r.TripRate*scans*64-float64(r.Trips)) > 1e-9 {
+		t.Errorf("%d trips at a rate of %.3f, %.2f of the predicted, want 0.95 ± 0.25", r.Trips, r.TripRate, got)
+	}
+	if again := round(t, s, RoundOptions{Scans: scans}, nil); again.Trips > 2*r.Trips || again.Restarts > 2*r.Restarts {
+		t.Errorf("%d trips and %d restarts, then %d and %d: want each round's own", r.Trips, r.Restarts, again.Trips, again.Restarts)
+	}
+}
+
+// walled is a bowl with no energy, or none that is a number, to the left of a wall.
+type walled struct {
+	bowl
+	beyond float64
+}
+
+func (w walled) Energy(x *graph.Node, weights []*graph.Node) *graph.Node {
+	inside := graph.GreaterThan(graph.Squeeze(graph.Slice(x, graph.AxisRange(), graph.AxisRange(0, 1)), -1), graph.ScalarZero(x.Graph(), x.DType()))
+	e := w.bowl.Energy(x, weights)
+	return graph.Where(inside, e, graph.MulScalar(graph.OnesLike(e), w.beyond))
+}
+
+// Draws of the reference that the energy forbids have no weight, and log Z is that of what is left; such that have no weight
+// at all cost the round its log Z, with their place named, and nothing else.
+func TestEnergiesThatAreNotFinite(t *testing.T) {
+	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
+		for _, beyond := range []float64{math.Inf(1), math.NaN()} {
+			cfg := well(tempering.Config{Chains: 32})
+			cfg.Spec.Network = walled{bowl{dim: 2, κ: 6, fixed: true}, beyond}
+			cfg.Spec.Start = &models.Gaussian{Mean: []float64{2, 0}, Std: []float64{0.3, 1}}
+			cfg.Init = "reference"
+			s := newSampler(t, b, cfg)
+			adapt(t, s, 64)
+			r := round(t, s, RoundOptions{Scans: 400}, nil)
+			if r.Restarts == 0 || slices.ContainsFunc(r.RhoV, bad) || r.NonFinite == 0 {
+				t.Errorf("E = %g: %d restarts, ρ_V %v, %d non-finite ratios", beyond, r.Restarts, r.RhoV, r.NonFinite)
+			}
+			if math.IsInf(beyond, 1) {
+				// Half of ∫exp(−3x²) = π/3, to five standard errors.
+				if r.LogZ == nil || math.Abs(r.LogZ.Bridge-math.Log(math.Pi/6)) > 0.1 {
+					t.Errorf("log Z %+v %s, want %.3f", r.LogZ, r.LogZFault, math.Log(math.Pi/6))
+				}
+				continue
+			}
+			if r.LogZ != nil || !strings.HasPrefix(r.LogZFault, "V is NaN on rung 0 of ladder ") ||
+				!slices.ContainsFunc(r.Findings(), func(f tempering.Finding) bool { return strings.Contains(f.Text, r.LogZFault) }) {
+				t.Errorf("log Z %+v, fault %q, findings %v", r.LogZ, r.LogZFault, r.Findings())
+			}
+		}
+	})
+}
+
+// A sampler that takes over from another goes its way, and one with another seed another way, as a fresh one would.
+func TestSamplerTakesOver(t *testing.T) {
+	b := testutil.Backend(t, backend.Go)
+	cfg := well(tempering.Config{Reference: "variational", Exchange: "label"})
+	s := newSampler(t, b, cfg)
+	adapt(t, s, 32)
+	other := must[*Sampler](t)(NewSampler(b, cfg))
+	t.Cleanup(other.Close)
+	if err := other.Resume(s); err != nil {
+		t.Fatal(err)
+	}
+	for range variationalRound {
+		round(t, s, RoundOptions{Scans: 8, Adapt: true}, nil)
+		round(t, other, RoundOptions{Scans: 8, Adapt: true}, nil)
+	}
+	if digest(t, other) != digest(t, s) {
+		t.Error("the sampler that took over went another way")
+	}
+	s.Reseed(2)
+	cfg.Spec.Seed = 2
+	fresh := newSampler(t, b, cfg)
+	if err := s.Start(nil); err != nil {
+		t.Fatal(err)
+	}
+	adapt(t, s, 16)
+	adapt(t, fresh, 16)
+	if digest(t, s) != digest(t, fresh) {
+		t.Error("a sampler with a new seed and a fresh one went different ways")
+	}
+}
+
+// Given states are where the next scan begins, but for the rung that is drawn anew.
+func TestSamplerStartsAtGivenStates(t *testing.T) {
+	b := testutil.Backend(t, backend.Go)
+	cfg := well(tempering.Config{})
+	cfg.Spec.Sampler.StepSize, cfg.Spec.Sampler.AcceptTarget = schedules.Constant(1e-12), new(0.)
+	s := newSampler(t, b, cfg)
+	rows := make([]float32, cfg.Spec.rows()*2)
+	for i := range rows {
+		rows[i] = float32(i % 7)
+	}
+	if err := s.StartAt(nil, s.Adapted(), rows); err != nil {
+		t.Fatal(err)
+	}
+	if got := must[[]float32](t)(s.Chains()); !slices.Equal(got, rows) {
+		t.Error("other states than the given")
+	}
+	round(t, s, RoundOptions{Scans: 1}, nil) // the even pairs: rungs 2 and 3 keep theirs between them
+	got, want := must[[]float32](t)(s.Chains())[64:], slices.Clone(rows[64:])
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.EqualFunc(got, want, func(a, b float32) bool { return math.Abs(float64(a-b)) < 1e-4 }) {
+		t.Errorf("states %v after a scan of next to no steps, want %v", got, want)
 	}
 }
 

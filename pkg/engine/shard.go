@@ -308,7 +308,7 @@ type Draw struct {
 	Keep, Add []float32
 	// Starts are the rows of a scan that starts from given data (Spec.FromData), [rows·dim].
 	Starts []float32
-	// Weights weigh the negatives of a training call where Spec.Weighted is set, [B] for a single rung, else [2B]: rung K−2,
+	// Weights weigh the negatives of a training call where Spec.Weighted is set, [B], or with Spec.Virtual [2B]: rung K−2,
 	// then the target rung, after the sweep. Their sum is 1.
 	Weights []float32
 }

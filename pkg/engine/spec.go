@@ -36,8 +36,8 @@ type Spec struct {
 	// where it holds them all.
 	Ladder, FirstRung int
 
-	// Weighted takes the negatives of a step from the two coldest rungs, with the weights of [Draw].
-	Weighted bool
+	// Weighted weighs the negatives of a step, see [Draw]; Virtual takes those of the second coldest rung too.
+	Weighted, Virtual bool
 	// Variational makes q an input of every call, see [Shard.SetReference]; Reference is the first one.
 	Variational bool
 	// Exchange is one of Exchanges, what a swap moves; "" is state.
@@ -124,7 +124,7 @@ func (s Spec) byLabel() bool { return s.Exchange == "label" }
 
 // negatives is the number of negatives of a step, the last rows of all.
 func (s Spec) negatives() int {
-	if s.Weighted {
+	if s.Virtual {
 		return min(2, s.Rungs) * s.Chains
 	}
 	return s.Chains

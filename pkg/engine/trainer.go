@@ -27,13 +27,16 @@ type TrainerConfig struct {
 	Group  int
 	Local  []uint32
 	Mesh   Mesh
+	// Sync averages the gradients of all groups of the layout at every step.
+	Sync bool
 	// Start is where an earlier adaptation left off; the zero value begins with the ladder of Tempering and the step sizes of
 	// Spec.Sampler.
 	Start Adapted
 	// StepsBefore is added to the step at which schedules of the sampler are read: the steps behind given weights.
 	StepsBefore int
-	// Positives writes the batch of a step, [batch·dim]. It must be a function of the step alone.
-	Positives func(step int, into []float32)
+	// Positives writes batch number n, [batch·dim]: with several groups each step of a group takes the next but so many. It
+	// must be a function of the number alone.
+	Positives func(n int, into []float32)
 	// Data are the training rows [n·dim], from which chains start where Buffer.Init says so.
 	Data []float64
 }
@@ -78,8 +81,12 @@ func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
 	cfg.Spec.Shard = uint32(cfg.Group) // with one shard a group; columns are numbered by it in any case
 	var shard chainHolder
 	var err error
-	if cfg.Layout.Split > 0 && cfg.Layout.PerGroup() > 1 {
-		shard, err = newGroup(b, cfg.Spec, cfg.Layout, cfg.Group, cfg.Local, cfg.Mesh)
+	if cfg.Layout.Split > 0 && (cfg.Layout.PerGroup() > 1 || cfg.Sync) {
+		var g *group
+		if g, err = newGroup(b, cfg.Spec, cfg.Layout, cfg.Group, cfg.Local, cfg.Mesh); err == nil {
+			g.sync = cfg.Sync && cfg.Layout.Groups > 1
+			shard = g
+		}
 	} else {
 		shard, err = NewShard(b, cfg.Spec)
 	}
@@ -141,7 +148,8 @@ func (t *Trainer) Lead() bool {
 	return !several || g.lead != nil
 }
 
-// SetTheta replaces the parameters, as after an averaging over groups: the chains then are of another law.
+// SetTheta replaces the parameters, as after an averaging over groups. They move about as far as in an optimizer step, so
+// that ladder, step sizes and statistics stand.
 func (t *Trainer) SetTheta(theta []float32) error {
 	if t.perm == nil {
 		return ErrNotStarted
@@ -304,7 +312,7 @@ func (t *Trainer) TrainStep() (Report, error) {
 // batch writes the positives of a step, with their noise.
 func (t *Trainer) batch(step int, into []float32) {
 	sp := t.cfg.Spec
-	t.cfg.Positives(step, into)
+	t.cfg.Positives(step*max(1, t.cfg.Layout.Groups)+t.cfg.Group, into)
 	if sigma := sp.Loss.DataNoise; sigma > 0 {
 		z := rng.New(sp.Seed, rng.DataNoise, uint64(step), sp.Shard)
 		for i := range into {
