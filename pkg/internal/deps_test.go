@@ -24,7 +24,7 @@ var layers = [][]string{
 	{"pkg/local", "pkg/reference"},
 	{"pkg/coordinator"},
 	{"pkg/replica"},
-	{"pkg/plots", "pkg/runlog", "pkg/experiment"},
+	{"pkg/plots", "pkg/runlog", "pkg/experiment", "pkg/plan"},
 	{"pkg/engine"},
 	{"pkg/transport"},
 	{"pkg/losses", "pkg/samplers", "pkg/checkpoint"},
