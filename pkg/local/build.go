@@ -19,13 +19,13 @@ import (
 type Parts struct {
 	Config     *experiment.Config // complete: no default is open
 	Data, Test *datasets.Dataset
-	Network    models.Network    // a models.Energy, f of E = f − log Base, or a models.Field
-	Own        bool              // Network is the caller's own, not that of the model section
-	Classes    int               // labels that the field is trained with; 0 for none
-	Base       *models.Gaussian  // E = f − log Base; nil for E = f
-	Reference  *models.Gaussian  // of the linear path; nil without one
-	Ladder     *tempering.Ladder // nil for a field
-	Steps      int               // training steps in all
+	Network    models.Network   // a models.Energy, f of E = f − log Base, or a models.Field
+	Own        bool             // Network is the caller's own, not that of the model section
+	Classes    int              // labels that the field is trained with; 0 for none
+	Base       *models.Gaussian // E = f − log Base; nil for E = f
+	Reference  *models.Gaussian // of the linear path; nil without one
+	Gaussian   models.Gaussian  // fitted to the data, as wide as the reference; of an energy
+	Steps      int              // training steps in all
 
 	// NoLaw says that the loss teaches an energy whose exp(−E) is no density of the data.
 	NoLaw bool
@@ -114,6 +114,7 @@ func (p *Parts) buildChains(energy models.Energy) error {
 	for i, sd := range q.Std { // the model learns the rows with their noise
 		q.Std[i] = math.Hypot(sd, cfg.Tempering.ReferenceScale*cfg.Loss.DataNoise)
 	}
+	p.Gaussian = q
 	if cfg.Model.Base == "gaussian" {
 		p.Base = &q
 	}
@@ -129,11 +130,14 @@ func (p *Parts) buildChains(energy models.Energy) error {
 		}
 		energy = models.AtTemperature(energy, tau)
 	}
-	if p.Ladder, err = tempering.NewLadder(cfg.Tempering); err != nil {
+	if _, err := tempering.NewLadder(cfg.Tempering); err != nil {
 		return err
 	}
 	if m := len(cfg.Sampler.Mass); m > 1 && m != p.Data.Dim {
 		return fmt.Errorf("sampler.mass: %d numbers, want 1 or %d, the dimension", m, p.Data.Dim)
+	}
+	if n := len(cfg.Buffer.Point); n > 0 && n != p.Data.Dim {
+		return fmt.Errorf("buffer.point: %d numbers, want %d, the dimension", n, p.Data.Dim)
 	}
 	fromData := cfg.Loss.Kind == "contrastive_divergence"
 	pool := max(cfg.Tempering.Chains, cfg.Buffer.Size)
@@ -141,10 +145,15 @@ func (p *Parts) buildChains(energy models.Energy) error {
 		Spec: engine.Spec{
 			Network: energy, Base: base, Reference: p.Reference,
 			Rungs: cfg.Tempering.Rungs, Chains: cfg.Tempering.Chains, Pool: pool, Batch: cfg.Train.Batch,
-			FromData: fromData, Mix: !fromData && cfg.Buffer.Reinit > 0,
-			Loss: cfg.Loss, Sampler: cfg.Sampler, Optimizer: cfg.Optimizer, Seed: cfg.Seed,
+			FromData: fromData, Mix: !fromData && cfg.Buffer.Reinit > 0, Exchange: cfg.Tempering.Exchange,
+			Variational: cfg.Tempering.Rungs > 1 && cfg.Tempering.Reference == "variational",
+			// Warming columns are no samples of the model.
+			Virtual:  cfg.Tempering.VirtualSwaps,
+			Weighted: cfg.Tempering.VirtualSwaps || cfg.Tempering.Rungs > 1 && cfg.Buffer.Reinit > 0,
+			Loss:     cfg.Loss, Sampler: cfg.Sampler, Optimizer: cfg.Optimizer, Seed: cfg.Seed,
 		},
-		Ladder: p.Ladder, Buffer: cfg.Buffer, Scans: cfg.Tempering.Scans, Data: p.Data.Rows,
+		Tempering: cfg.Tempering, Buffer: cfg.Buffer, Data: p.Data.Rows,
+		Layout:    engine.Layout{Placement: cfg.Tempering.Placement, Split: cfg.Tempering.Split, Rungs: cfg.Tempering.Rungs, Chains: cfg.Tempering.Chains, Groups: cfg.Averaging.Groups},
 		Positives: func(step int, into []float32) { p.rows(step, into, nil) },
 	}
 	return nil

@@ -138,6 +138,8 @@ func families(dir string) []family {
 		{"model", trainable(), map[string][]row{
 			"mlp":  anEnergy("model={kind: mlp, hidden: [4], spectral_norm: true, base: gaussian}"),
 			"conv": anEnergy(images, "model={kind: conv, channels: [2, 2]}"),
+			"mixture": anEnergy("model={kind: mixture, means: [[-1, 0], [1, 0]], logits: [1], std: 0.3}", chains, "sampler={kind: mala, steps: 2}",
+				"buffer={init: point, point: [1, 0]}"),
 			"transformer": {
 				{name: ", an energy", text: tinyEnergy, sets: []string{images, "model={kind: transformer, embed_dim: 8, depth: 1, num_heads: 2, time_frequencies: 4, energy: l2}"}},
 				{name: ", a field with labels", text: tinyField, sets: []string{images, "model={kind: transformer, embed_dim: 8, depth: 1, num_heads: 2, time_frequencies: 4, num_classes: 3}"}},
@@ -161,6 +163,7 @@ func families(dir string) []family {
 			"checkerboard":     anEnergy("data={dataset: checkerboard, samples: 40, test_samples: 0}"),
 			"pinwheel":         anEnergy("data={dataset: pinwheel, samples: 40, test_samples: 0}"),
 			"grid":             anEnergy("data={dataset: grid, per_dim: 6, test_samples: 0}"),
+			"mixture":          anEnergy("data={dataset: mixture, means: [[-1, 0], [1, 0]], weights: [1, 3], samples: 40, test_samples: 0}"),
 			"npz":              anEnergy(file("rows.npz, dataset: npz, array: x, labels: y, standardise: true")),
 			"npy":              anEnergy(file("rows.npy, dataset: npy, dequantise: uniform, divide: 256")),
 			"idx":              anEnergy(images),

@@ -7,9 +7,11 @@ import (
 	"math"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
+	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
 // Samples are states of a model.
@@ -17,18 +19,22 @@ type Samples struct {
 	X      []float32 // [n, dim]
 	Labels []int32   // [n], the label that each was asked for; nil for a model without labels
 
-	Accept     []float64 // explorer acceptance a rung; nil for a sampler without a Metropolis test
-	SwapAccept []float64 // a pair of rungs; nil without a ladder
-	Restarts   uint64
+	Accept    []float64  // explorer acceptance a rung; nil for a sampler without a Metropolis test
+	Tempering *Tempering // nil without a ladder
 }
 
 // DrawOptions say how many states a model is asked for, and what differs from its experiment.
 type DrawOptions struct {
-	Samples   int
-	Burn, Gap int      // of an energy that is explored: scans before the first state counts, and between two of a chain
-	Seed      uint64   // 0: the experiment's, apart from its training
-	Label     *int     // of every sample of a conditional field; nil: the experiment's, or every label in turn
-	Guidance  *float64 // scale of classifier-free guidance; nil: the experiment's
+	Samples int
+	// Of an energy that is explored: scans before the first state counts, in which its ladder adapts, and scans between two
+	// states of a chain.
+	Burn, Gap int
+	Scans     int                    // of a ladder: scans that count; 0: as many as the samples need
+	Stop      Until                  // and what ends them before
+	Each      func(*tempering.Round) // is shown every round of a ladder
+	Seed      uint64                 // 0: the experiment's, apart from its training
+	Label     *int                   // of every sample of a conditional field; nil: the experiment's, or every label in turn
+	Guidance  *float64               // scale of classifier-free guidance; nil: the experiment's
 }
 
 // field is the model as a field; nil for an energy.
@@ -37,8 +43,27 @@ func (p *Parts) field() models.Field {
 	return f
 }
 
-// draw draws states of the model by the experiment's sampler, with weights that so many training steps made.
-func (p *Parts) draw(ctx context.Context, b *backend.Backend, theta []float32, steps int, o DrawOptions) (*Samples, error) {
+// taught is what a training left: weights, and how far ladder and step sizes have adapted to them.
+type taught struct {
+	theta   []float32
+	steps   int
+	adapted engine.Adapted
+}
+
+func learnt(l engine.Learner) (taught, error) {
+	theta, err := l.Theta()
+	if err != nil {
+		return taught{}, err
+	}
+	out := taught{theta: theta, steps: l.Step()}
+	if c, ok := l.(chained); ok { // of a fleet without chains it is empty
+		out.adapted = c.Adapted()
+	}
+	return out, nil
+}
+
+// draw draws states of the model by the experiment's sampler.
+func (p *Parts) draw(ctx context.Context, b *backend.Backend, w taught, o DrawOptions) (*Samples, error) {
 	cfg := p.Config.Sampler
 	switch {
 	case (o.Label != nil || o.Guidance != nil) && (p.Classes == 0 || !cfg.IsFlow()):
@@ -49,9 +74,9 @@ func (p *Parts) draw(ctx context.Context, b *backend.Backend, theta []float32, s
 		o.Seed = rng.Uint64(p.Config.Seed, rng.Sample, 0, 0, 0) // apart from every draw of the training
 	}
 	if p.field() == nil && !cfg.Settles() {
-		return p.explore(ctx, b, theta, steps, o)
+		return p.explore(ctx, b, w, o)
 	}
-	run := samplers.RunOptions{Sampler: cfg, Network: p.Network, Params: theta, Chains: o.Samples, Seed: o.Seed}
+	run := samplers.RunOptions{Sampler: cfg, Network: p.Network, Params: w.theta, Chains: o.Samples, Seed: o.Seed}
 	switch {
 	case p.field() == nil:
 		run.Network = p.chains.Spec.Network
@@ -98,18 +123,43 @@ func (p *Parts) labels(o DrawOptions) []int32 {
 }
 
 // explore draws states of an energy from chains, along the experiment's ladder where it has one.
-func (p *Parts) explore(ctx context.Context, b *backend.Backend, theta []float32, steps int, o DrawOptions) (*Samples, error) {
-	t, err := p.Sampler(b, theta, steps, o.Seed)
+func (p *Parts) explore(ctx context.Context, b *backend.Backend, w taught, o DrawOptions) (*Samples, error) {
+	if p.Config.Tempering.Rungs > 1 {
+		return p.exploreLadder(ctx, b, w, o)
+	}
+	t, err := p.sampler(b, w, o.Seed)
 	if err != nil {
 		return nil, err
 	}
 	defer t.Close()
-	x, accept, err := Draw(ctx, t, o.Samples, o.Burn, o.Gap)
-	out := &Samples{X: x, SwapAccept: acceptance(t.Stats()), Restarts: t.Stats().Restarts}
+	x, accept, err := drawChains(ctx, t, o.Samples, o.Burn, o.Gap)
+	out := &Samples{X: x}
 	if p.Config.Sampler.Adjusted() {
 		out.Accept = accept
 	}
 	return out, err
+}
+
+func (p *Parts) exploreLadder(ctx context.Context, b *backend.Backend, w taught, o DrawOptions) (*Samples, error) {
+	cfg, err := p.tempered(w, o.Seed, false)
+	if err != nil {
+		return nil, err
+	}
+	gap := max(1, o.Gap)
+	scans := o.Scans
+	if scans == 0 {
+		scans = (o.Samples + cfg.Spec.Chains - 1) / cfg.Spec.Chains * gap
+	}
+	got, err := Temper(ctx, b, cfg, w.theta, TemperOptions{AdaptScans: o.Burn, Scans: scans, Stop: o.Stop, Samples: o.Samples, Gap: gap, Each: o.Each})
+	if err != nil {
+		return nil, err
+	}
+	got.Name = p.Config.Name
+	out := &Samples{X: got.X, Tempering: got}
+	if p.Config.Sampler.Adjusted() {
+		out.Accept = got.Final().Accept
+	}
+	return out, nil
 }
 
 // sampleError is a sample that is not finite.

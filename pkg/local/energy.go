@@ -9,12 +9,9 @@ import (
 	"strings"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
-	"github.com/kelvin-ebm/kelvin/pkg/buffer"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
-	"github.com/kelvin-ebm/kelvin/pkg/experiment"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
-	"github.com/kelvin-ebm/kelvin/pkg/schedules"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
@@ -22,47 +19,20 @@ import (
 type SampleOptions struct {
 	Samples, Burn, Gap int // states; scans before the first counts; scans between two states of a chain
 	Seed               uint64
-	Sampler            samplers.Config // its Steps are the chain steps a scan
-	Chains, Rungs      int
-	Path               string  // linear or power
-	BetaMin            float64 // power path
-	ReferenceStd       float64 // of the linear path's reference N(0, s²), and of the first states
+	Sampler            samplers.Config  // its Steps are the chain steps a scan
+	Tempering          tempering.Config // WithDefaults is applied; 1 rung is no tempering
+	ReferenceStd       float64          // of the linear path's reference N(0, s²), and of the first states
+
+	// With several rungs. Burn is then the number of scans that adapt the ladder.
+	Scans       int                    // scans that count; 0: as many as the samples need
+	Stop        Until                  // ends them before
+	Tune        bool                   // change the number of rungs while the ladder adapts
+	CheckSerial int                    // see TemperOptions
+	Each        func(*tempering.Round) // is shown every round
 
 	Thin        int  // with one rung: chain steps between two states of a chain, in place of Gap; 0: Gap scans
 	Trajectory  bool // with one rung: keep the states chain by chain
 	Diagnostics bool // with one rung: keep mean, variance, energy and acceptance of every kept step
-}
-
-// SamplerConfig reads a sampler section from overrides as experiments have them, "kind=hmc" or "step_size={kind: cosine,
-// start: 0.1, end: 0.01}", with the defaults of the kind. The error lists every fault, each by its key.
-func SamplerConfig(sets []string) (samplers.Config, error) {
-	// The smallest experiment whose loss leaves the choice of the sampler free.
-	const frame = "data: {dataset: gaussian_mixture}\nloss: {kind: denoising_score_matching}\ntrain: {steps: 1}\n"
-	var overrides []string
-	for _, set := range sets {
-		overrides = append(overrides, "sampler."+set)
-	}
-	c, err := experiment.Parse("sampler", []byte(frame), overrides)
-	var faults *experiment.Error
-	if errors.As(err, &faults) {
-		var lines []error
-		for _, f := range faults.Faults {
-			lines = append(lines, errors.New(strings.TrimPrefix(f.Text, "sampler.")))
-		}
-		return samplers.Config{}, errors.Join(lines...)
-	}
-	if err != nil {
-		return samplers.Config{}, err
-	}
-	return c.Sampler, nil
-}
-
-func (o SampleOptions) tempering() tempering.Config {
-	t := tempering.Config{Rungs: o.Rungs, Chains: o.Chains, Scans: 1, Ladder: "cubic", Path: o.Path, BetaMin: o.BetaMin, ReferenceScale: o.ReferenceStd}
-	if o.Path == "power" {
-		t.Ladder = "geometric"
-	}
-	return t
 }
 
 // Validate reports every fault, each by its key.
@@ -74,7 +44,7 @@ func (o SampleOptions) Validate() error {
 	if o.Sampler.IsFlow() {
 		errs = append(errs, errors.New("kind: flow follows a field from noise to data, and this is an energy: want another kind, or --run of a model that is a field"))
 	}
-	if o.Rungs > 1 {
+	if o.Tempering.Rungs > 1 {
 		if o.Sampler.Settles() {
 			errs = append(errs, fmt.Errorf("kind: %s has no law to temper, want --rungs 1", o.Sampler.Kind))
 		}
@@ -85,7 +55,16 @@ func (o SampleOptions) Validate() error {
 			errs = append(errs, errors.New("thin, trajectory and diagnostics are of chains without swaps: want --rungs 1"))
 		}
 	}
-	return errors.Join(append(errs, o.Sampler.Validate(), o.tempering().Validate())...)
+	if o.Tempering.Rungs == 1 && (o.Scans != 0 || o.Stop != (Until{}) || o.Tune || o.CheckSerial != 0) {
+		errs = append(errs, errors.New("scans, stop, tune and check_serial are of a ladder: want --rungs of at least 2"))
+	}
+	if o.Tempering.VirtualSwaps {
+		errs = append(errs, errors.New("tempering.virtual_swaps: is about training, want false"))
+	}
+	if !(o.ReferenceStd > 0) || math.IsInf(o.ReferenceStd, 1) {
+		errs = append(errs, fmt.Errorf("reference_std: %g, want a positive number", o.ReferenceStd))
+	}
+	return errors.Join(append(errs, o.Sampler.Validate(), o.Tempering.Validate())...)
 }
 
 // EnergySamples are draws from an analytic energy.
@@ -95,11 +74,10 @@ type EnergySamples struct {
 	Mean, Variance []float64 // by coordinate
 	StdErr         []float64 // of the mean, from the means of the chains, which are independent; NaN with one chain
 	Accept         []float64 // explorer acceptance a rung; nil for a sampler that takes every step
-	SwapAccept     []float64 // a pair of rungs
-	Restarts       uint64
 	Explorer       string
 	Rejected       int             // proposals rejected because they were not finite; of chains without swaps
 	Trace          *samplers.Trace // of chains without swaps
+	Tempering      *Tempering      // of chains that swap
 }
 
 // AnalyticEnergy makes an analytic energy by name; dim 0 is 2 where the parameters leave it open.
@@ -121,15 +99,15 @@ func AnalyticEnergy(name string, dim int, params map[string]any) (models.Energy,
 
 // SampleEnergy draws from exp(−E), tempered if opts has several rungs. With an optimiser for a sampler it finds minima instead.
 func SampleEnergy(ctx context.Context, b *backend.Backend, e models.Energy, opts SampleOptions) (*EnergySamples, error) {
-	opts.Sampler = opts.Sampler.WithDefaults()
+	opts.Sampler, opts.Tempering = opts.Sampler.WithDefaults(), opts.Tempering.WithDefaults()
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	if models.IsCoupled(e) && (opts.Sampler.Adjusted() || opts.Rungs > 1) {
-		return nil, errors.New("the energy couples the chains, so that they cannot be accepted or swapped one by one: want --sampler langevin or a descent, and --rungs 1")
+	if models.IsCoupled(e) && (opts.Sampler.Adjusted() || opts.Tempering.Rungs > 1) {
+		return nil, errCoupled
 	}
 	draw := opts.chains
-	if opts.Rungs > 1 {
+	if opts.Tempering.Rungs > 1 {
 		draw = opts.tempered
 	}
 	out, err := draw(ctx, b, e)
@@ -139,7 +117,7 @@ func SampleEnergy(ctx context.Context, b *backend.Backend, e models.Energy, opts
 	if out.Explorer = explorer(opts.Sampler); !opts.Sampler.Adjusted() {
 		out.Accept = nil
 	}
-	chains := opts.Chains
+	chains := opts.Tempering.Chains
 	if opts.Sampler.Settles() {
 		chains = opts.Samples
 	}
@@ -149,7 +127,7 @@ func SampleEnergy(ctx context.Context, b *backend.Backend, e models.Energy, opts
 
 // chains runs chains without swaps.
 func (o SampleOptions) chains(ctx context.Context, b *backend.Backend, e models.Energy) (*EnergySamples, error) {
-	run := samplers.RunOptions{Sampler: o.Sampler, Network: e, Chains: o.Chains, StartStd: o.ReferenceStd, Thin: o.Thin,
+	run := samplers.RunOptions{Sampler: o.Sampler, Network: e, Chains: o.Tempering.Chains, StartStd: o.ReferenceStd, Thin: o.Thin,
 		Trajectory: true, Diagnostics: o.Diagnostics, Seed: o.Seed}
 	if o.Sampler.Settles() {
 		run.Chains = o.Samples
@@ -161,7 +139,7 @@ func (o SampleOptions) chains(ctx context.Context, b *backend.Backend, e models.
 		if run.Thin == 0 {
 			run.Thin = o.Gap * o.Sampler.Steps
 		}
-		run.Sampler.Steps = (o.Samples + o.Chains - 1) / o.Chains * run.Thin
+		run.Sampler.Steps = (o.Samples + run.Chains - 1) / run.Chains * run.Thin
 	}
 	trace, err := samplers.Run(ctx, b, run)
 	if err != nil {
@@ -193,34 +171,46 @@ func (o SampleOptions) chains(ctx context.Context, b *backend.Backend, e models.
 
 // tempered runs ladders of chains that swap.
 func (o SampleOptions) tempered(ctx context.Context, b *backend.Backend, e models.Energy) (*EnergySamples, error) {
-	ladder, err := tempering.NewLadder(o.tempering())
+	got, err := Temper(ctx, b, o.ladder(e), nil, TemperOptions{AdaptScans: o.Burn, Tune: o.Tune, Scans: o.measured(), Stop: o.Stop, Samples: o.Samples, Gap: o.Gap,
+		CheckSerial: o.CheckSerial, Each: o.Each})
 	if err != nil {
 		return nil, err
 	}
+	return &EnergySamples{X: got.X, Energy: got.Energy, Accept: got.Final().Accept, Tempering: got}, nil
+}
+
+// TemperEnergy adapts a ladder to exp(−E) and measures it. Of opts it reads what says how: sampler, ladder, reference, seed.
+func TemperEnergy(ctx context.Context, b *backend.Backend, e models.Energy, opts SampleOptions, o TemperOptions) (*Tempering, error) {
+	opts.Sampler, opts.Tempering = opts.Sampler.WithDefaults(), opts.Tempering.WithDefaults()
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	if models.IsCoupled(e) {
+		return nil, errCoupled
+	}
+	return Temper(ctx, b, opts.ladder(e), nil, o)
+}
+
+// errCoupled is returned where states would be accepted or swapped one by one that have no energies of their own.
+var errCoupled = errors.New("the energy couples the chains, so that they cannot be accepted or swapped one by one: want --sampler langevin or a descent, and --rungs 1")
+
+// measured is the number of scans that count, at most.
+func (o SampleOptions) measured() int {
+	if o.Scans > 0 {
+		return o.Scans
+	}
+	return (o.Samples + o.Tempering.Chains - 1) / o.Tempering.Chains * max(1, o.Gap)
+}
+
+// ladder is how an energy without weights is tempered.
+func (o SampleOptions) ladder(e models.Energy) engine.SamplerConfig {
 	q := &models.Gaussian{Mean: make([]float64, e.Dim()), Std: slices.Repeat([]float64{o.ReferenceStd}, e.Dim())}
-	var reference *models.Gaussian
-	if o.Path == "linear" {
-		reference = q
+	cfg := engine.SamplerConfig{Tempering: o.Tempering, Init: "reference",
+		Spec: engine.Spec{Network: e, Start: q, Rungs: o.Tempering.Rungs, Chains: o.Tempering.Chains, Sampler: o.Sampler, Seed: o.Seed}}
+	if o.Tempering.Path == "linear" {
+		cfg.Spec.Reference = q
 	}
-	t, err := engine.NewTrainer(b, engine.TrainerConfig{
-		Spec: engine.Spec{Network: e, Reference: reference, Rungs: o.Rungs, Chains: o.Chains, Pool: o.Chains, Sampler: o.Sampler,
-			Optimizer: engine.OptimizerConfig{Kind: "sgd", LR: schedules.Constant(0), Epsilon: 1e-8}, Seed: o.Seed, Start: q},
-		Ladder: ladder, Scans: 1, Buffer: buffer.Config{Size: o.Chains, Init: "reference"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer t.Close()
-	if err := t.StartAt(nil); err != nil {
-		return nil, err
-	}
-	x, accept, err := Draw(ctx, t, o.Samples, o.Burn, o.Gap)
-	if err != nil {
-		return nil, err
-	}
-	out := &EnergySamples{X: x, Accept: accept, Restarts: t.Stats().Restarts, SwapAccept: acceptance(t.Stats())}
-	out.Energy, err = t.Energies(x)
-	return out, err
+	return cfg
 }
 
 // moments fills mean, variance and the standard error of the mean. Row i belongs to chain i mod chains.

@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/diagnostics"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
+	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
 // Evaluation holds a trained model against the data that it was not trained on. A pointer is nil where the figure does
@@ -19,11 +23,13 @@ type Evaluation struct {
 	Step    int    `json:"step"`
 	Backend string `json:"backend"`
 
-	NLL       *float64    `json:"nll"`         // mean −log p(x) over the test rows, in nats: exact, by quadrature
-	NLLError  *float64    `json:"nll_std_err"` // its standard error over the test rows
-	LogZ      *float64    `json:"log_z"`
-	Entropy   *float64    `json:"entropy"` // of the data's law: no model has a lower expected NLL
-	NLLBox    *[2]float64 `json:"nll_box"` // sides of the square that the density was restricted to, where it has no finite integral; else null
+	NLL       *float64    `json:"nll"`          // mean −log p(x) over the test rows, in nats
+	NLLKind   string      `json:"nll_kind"`     // quadrature: exact; bridge: by log Z from the ladder; empty without an NLL
+	NLLError  *float64    `json:"nll_std_err"`  // standard error over the test rows and, of a bridge, over the ladders
+	BitsPer   *float64    `json:"bits_per_dim"` // the same in bits a number, in the numbers of the data's file
+	LogZ      *float64    `json:"log_z"`        // that the NLL stands on
+	Entropy   *float64    `json:"entropy"`      // of the data's law: no model has a lower expected NLL
+	NLLBox    *[2]float64 `json:"nll_box"`      // sides of the square that the density was restricted to, where it has no finite integral; else null
 	NLLNote   string      `json:"nll_note,omitempty"`
 	Notes     []string    `json:"notes,omitempty"` // figures that could not be had, and why
 	TestRows  int         `json:"test_rows"`
@@ -38,6 +44,9 @@ type Evaluation struct {
 	ModeTV    *float64 `json:"mode_tv"`     // total variation between the modes' shares and their weights
 	InsideAny *float64 `json:"inside_mode"` // share of the samples within some mode's radius
 
+	Evidence *tempering.LogZ `json:"evidence"` // log Z measured on a ladder, whether or not the NLL stands on it
+	Verdict  string          `json:"verdict"`  // how the ladder mixes, in words; empty without one
+
 	SwapAccept     []float64 `json:"swap_accept"`     // a pair, while sampling
 	ExplorerAccept []float64 `json:"explorer_accept"` // a rung, while sampling
 	Restarts       uint64    `json:"restarts"`        // walkers that came from the reference to the target while sampling
@@ -50,7 +59,16 @@ type Evaluation struct {
 	Frechet        *float64 `json:"frechet"`           // squared Fréchet distance in the classifier's features
 	FrechetNull    *float64 `json:"frechet_null"`      // the same of two parts of the data
 
-	samples *Samples
+	samples   *Samples
+	tempering *Tempering // with an exact kernel; nil without a ladder
+}
+
+// Drawn is how the samples, or log Z, were drawn along a ladder; nil without one.
+func (ev *Evaluation) Drawn() *Tempering {
+	if ev.samples != nil && ev.samples.Tempering != nil {
+		return ev.samples.Tempering
+	}
+	return ev.tempering
 }
 
 // energies adapts a trainer to the diagnostics.
@@ -64,16 +82,17 @@ func energies(t engine.Learner) diagnostics.Energies {
 	}
 }
 
-// Sampler is a trainer of the same model whose weights, made by so many training steps, stand still, with chains started
-// afresh. Schedules of the sampler are read at that step.
-func (p *Parts) Sampler(b *backend.Backend, theta []float32, steps int, seed uint64) (*engine.Trainer, error) {
+// sampler is a trainer of the same model whose weights stand still, with chains started afresh. Schedules of the sampler
+// are read at the step that made the weights.
+func (p *Parts) sampler(b *backend.Backend, w taught, seed uint64) (*engine.Trainer, error) {
 	cfg := p.chains
 	sp := &cfg.Spec
 	sp.Pool, sp.Mix, sp.FromData, sp.Batch = sp.Chains, false, false, 0
 	sp.Optimizer.EMA = 0
 	sp.Seed = seed
-	cfg.StepsBefore = steps
-	cfg.Scans, cfg.Buffer.Warmup, cfg.Buffer.Reinit = 1, 0, 0
+	cfg.StepsBefore, cfg.Start = w.steps, w.adapted
+	cfg.Layout = engine.Layout{}
+	cfg.Tempering.Scans, cfg.Buffer.Warmup, cfg.Buffer.Reinit = 1, 0, 0
 	if cfg.Buffer.Init == "" || cfg.Buffer.Init == "data" {
 		cfg.Buffer.Init = "normal" // starting at the data would hide what the chains cannot reach
 		if p.Base != nil || p.Reference != nil {
@@ -84,15 +103,15 @@ func (p *Parts) Sampler(b *backend.Backend, theta []float32, steps int, seed uin
 	if err != nil {
 		return nil, err
 	}
-	if err := t.StartAt(theta); err != nil {
+	if err := t.StartAt(w.theta); err != nil {
 		t.Close()
 		return nil, err
 	}
 	return t, nil
 }
 
-// Draw runs scans until n states of the target rung are together: burn scans first, then every gap-th counts.
-func Draw(ctx context.Context, t *engine.Trainer, n, burn, gap int) (samples []float32, accept []float64, err error) {
+// drawChains runs scans until n states are together: burn scans first, then every gap-th counts.
+func drawChains(ctx context.Context, t *engine.Trainer, n, burn, gap int) (samples []float32, accept []float64, err error) {
 	scans := 0
 	scan := func() error {
 		if err := ctx.Err(); err != nil {
@@ -141,13 +160,13 @@ func Draw(ctx context.Context, t *engine.Trainer, n, burn, gap int) (samples []f
 func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, l engine.Learner) (*Evaluation, error) {
 	cfg := p.Config
 	ev := &Evaluation{Name: cfg.Name, Step: l.Step(), Backend: b.Kind(), TestRows: p.Test.N(), Samples: cfg.Evaluate.Samples, Explorer: explorer(cfg.Sampler)}
-	theta, err := l.Theta()
+	w, err := learnt(l)
 	if err != nil {
 		return nil, err
 	}
 	// A figure that cannot be had is no reason to lose the others: it is noted.
 	var bad *sampleError
-	switch err := p.sample(ctx, b, theta, l.Step(), ev); {
+	switch err := p.sample(ctx, b, w, ev); {
 	case errors.As(err, &bad):
 		ev.Notes = append(ev.Notes, err.Error())
 	case err != nil:
@@ -157,7 +176,7 @@ func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, l engine.Learn
 		ev.Notes = append(ev.Notes, "no test rows to compare with")
 		return ev, nil
 	}
-	if err := p.likelihood(ev, l); err != nil {
+	if err := p.likelihood(ctx, b, w, ev, l); err != nil {
 		ev.Notes = append(ev.Notes, err.Error())
 	}
 	if ctx.Err() != nil {
@@ -174,11 +193,25 @@ func (p *Parts) Evaluate(ctx context.Context, b *backend.Backend, l engine.Learn
 }
 
 // sample draws the samples of an evaluation, and notes how the drawing went.
-func (p *Parts) sample(ctx context.Context, b *backend.Backend, theta []float32, step int, ev *Evaluation) error {
+func (p *Parts) sample(ctx context.Context, b *backend.Backend, w taught, ev *Evaluation) error {
 	e := p.Config.Evaluate
-	s, err := p.draw(ctx, b, theta, step, DrawOptions{Samples: e.Samples, Burn: e.Scans, Gap: max(1, e.Scans/10)})
+	o := DrawOptions{Samples: e.Samples, Burn: e.Scans, Gap: max(1, e.Scans/10)}
+	if p.Config.Tempering.Rungs > 1 {
+		o.Scans = max(e.Measure, (e.Samples+p.Config.Tempering.Chains-1)/p.Config.Tempering.Chains*o.Gap)
+	}
+	s, err := p.draw(ctx, b, w, o)
 	if s != nil {
-		ev.ExplorerAccept, ev.SwapAccept, ev.Restarts = s.Accept, s.SwapAccept, s.Restarts
+		ev.ExplorerAccept = s.Accept
+	}
+	if s != nil && s.Tempering != nil {
+		last := s.Tempering.Final()
+		ev.Restarts, ev.Verdict = last.Restarts, last.Verdict()
+		for _, r := range last.Rejections {
+			ev.SwapAccept = append(ev.SwapAccept, 1-r)
+		}
+		if p.Config.Sampler.Adjusted() {
+			ev.tempering = s.Tempering
+		}
 	}
 	if err == nil {
 		ev.samples = s
@@ -186,8 +219,7 @@ func (p *Parts) sample(ctx context.Context, b *backend.Backend, theta []float32,
 	return err
 }
 
-func (p *Parts) likelihood(ev *Evaluation, t engine.Learner) error {
-	dim := p.Data.Dim
+func (p *Parts) likelihood(ctx context.Context, b *backend.Backend, w taught, ev *Evaluation, l engine.Learner) error {
 	if law := p.Test.Law; law != nil {
 		if h := law.Entropy(); !math.IsNaN(h) {
 			ev.Entropy = &h
@@ -201,37 +233,154 @@ func (p *Parts) likelihood(ev *Evaluation, t engine.Learner) error {
 		ev.NLLNote = "loss.kind: " + p.Config.Loss.Kind + " teaches an energy that is no log density"
 		return nil
 	}
-	integrate := diagnostics.NLL2D
-	switch dim {
-	case 1:
-		integrate = diagnostics.NLL1D
-	case 2:
-	default:
-		ev.NLLNote = fmt.Sprintf("no quadrature in %d dimensions", dim)
-		return nil
+	if box, walled := p.Config.Sampler.Bounds(); walled {
+		if i := slices.IndexFunc(p.Test.Rows, func(v float64) bool { return !(v >= box.Lo && v <= box.Hi) }); i >= 0 {
+			return fmt.Errorf("test row %d has %g, outside sampler.box, where the model has no density: no likelihood", i/p.Data.Dim, p.Test.Rows[i])
+		}
 	}
-	nll, err := integrate(energies(t), p.Test.Rows, diagnostics.Quadrature{})
+	var err error
+	if p.Data.Dim <= 2 {
+		err = p.quadrature(ev, l)
+	}
+	return errors.Join(err, p.evidence(ctx, b, w, ev, l))
+}
+
+// quadrature integrates the density in one or two dimensions.
+func (p *Parts) quadrature(ev *Evaluation, l engine.Learner) error {
+	dim := p.Data.Dim
+	integrate := diagnostics.NLL2D
+	if dim == 1 {
+		integrate = diagnostics.NLL1D
+	}
+	within := func(lo, hi float64) (diagnostics.NLL, error) {
+		ev.NLLBox = &[2]float64{lo, hi}
+		return integrate(energies(l), p.Test.Rows, diagnostics.Quadrature{Fixed: true, Lo: slices.Repeat([]float64{lo}, dim), Hi: slices.Repeat([]float64{hi}, dim)})
+	}
+	var nll diagnostics.NLL
+	var err error
+	if walls, walled := p.Config.Sampler.Bounds(); walled {
+		nll, err = within(walls.Lo, walls.Hi)
+	} else {
+		nll, err = integrate(energies(l), p.Test.Rows, diagnostics.Quadrature{})
+	}
 	if errors.Is(err, diagnostics.ErrNotIntegrable) {
 		// A network without a base may be unbounded below: say so, and give the law restricted to a generous square.
 		ev.NLLNote = err.Error()
 		lo, hi := bounds(p.Data.Rows)
 		mid, half := (lo+hi)/2, 5*(hi-lo)/2
-		box := [2]float64{mid - half, mid + half}
-		ev.NLLBox = &box
-		q := diagnostics.Quadrature{Fixed: true}
-		for range dim {
-			q.Lo, q.Hi = append(q.Lo, box[0]), append(q.Hi, box[1])
-		}
-		nll, err = integrate(energies(t), p.Test.Rows, q)
+		nll, err = within(mid-half, mid+half)
 	}
 	if err != nil {
 		return err
 	}
-	ev.NLL, ev.LogZ = &nll.NLL, &nll.LogZ
+	ev.NLL, ev.LogZ, ev.NLLKind = &nll.NLL, &nll.LogZ, "quadrature"
 	if !math.IsNaN(nll.StdErr) {
 		ev.NLLError = &nll.StdErr
 	}
+	p.bits(ev)
 	return nil
+}
+
+// evidence measures log Z on a ladder, and takes the likelihood from it where no quadrature gave one.
+func (p *Parts) evidence(ctx context.Context, b *backend.Backend, w taught, ev *Evaluation, l engine.Learner) error {
+	if (ev.tempering == nil || ev.tempering.Final().LogZ == nil) && ev.NLL == nil && p.Config.Evaluate.Measure > 0 {
+		t, err := p.measure(ctx, b, w)
+		if err != nil {
+			return fmt.Errorf("log Z: %w", err)
+		}
+		ev.tempering = t
+		if last := t.Final(); ev.Verdict == "" {
+			ev.Restarts, ev.Verdict = last.Restarts, last.Verdict()
+		}
+	}
+	if ev.tempering == nil || ev.tempering.Final().LogZ == nil {
+		if ev.NLL == nil && ev.NLLNote == "" {
+			ev.NLLNote = fmt.Sprintf("no quadrature in %d dimensions, and no log Z was measured", p.Data.Dim)
+		}
+		return nil
+	}
+	last := ev.tempering.Final()
+	ev.Evidence = last.LogZ
+	if ev.NLL != nil {
+		return nil
+	}
+	energy, err := energies(l)(p.Test.Rows)
+	if err != nil {
+		return err
+	}
+	mean, stdErr := meanAndError(energy)
+	nll := mean + last.LogZ.Bridge
+	if math.IsNaN(nll) || math.IsInf(nll, 0) {
+		return fmt.Errorf("log Z is %v, and the mean energy of the test rows %v: no likelihood", last.LogZ.Bridge, mean)
+	}
+	if z := last.LogZ.BridgeErr; !math.IsNaN(z) {
+		stdErr = math.Hypot(stdErr, z)
+	}
+	ev.NLL, ev.LogZ, ev.NLLKind = &nll, &last.LogZ.Bridge, "bridge"
+	if !math.IsNaN(stdErr) {
+		ev.NLLError = &stdErr
+	}
+	for _, f := range last.Findings() {
+		if f.Level == "bad" || f.Level == "warn" && strings.Contains(f.Text, "log Z") {
+			ev.Notes = append(ev.Notes, "log Z: "+f.Text)
+		}
+	}
+	p.bits(ev)
+	return nil
+}
+
+// forLogZ is how the model is tempered where log Z is asked for: with an exact kernel, from a reference whose Z is known. A
+// ladder of the power path has none, and gives way to one of as many rungs that has.
+func (p *Parts) forLogZ(w taught, seed uint64) (engine.SamplerConfig, error) {
+	cfg, err := p.tempered(w, seed, true)
+	if err != nil || cfg.Tempering.Path == "linear" {
+		return cfg, err
+	}
+	cfg.Tempering.Path, cfg.Tempering.Ladder, cfg.Tempering.Betas = "linear", "adaptive", nil
+	q := p.Gaussian
+	cfg.Spec.Reference, cfg.Start = &q, engine.Adapted{}
+	return cfg, nil
+}
+
+// measure tempers the model with an exact kernel, for log Z alone.
+func (p *Parts) measure(ctx context.Context, b *backend.Backend, w taught) (*Tempering, error) {
+	cfg, err := p.forLogZ(w, rng.Uint64(p.Config.Seed, rng.Evaluate, 0, 2, 0))
+	if err != nil {
+		return nil, err
+	}
+	t, err := Temper(ctx, b, cfg, w.theta, TemperOptions{AdaptScans: p.Config.Evaluate.Scans, Scans: p.Config.Evaluate.Measure})
+	if err != nil {
+		return nil, err
+	}
+	t.Name = p.Config.Name
+	return t, nil
+}
+
+// bits gives the likelihood in bits a number, as the numbers stand in the data's file: a density there is that of the
+// scaled rows times the scale.
+func (p *Parts) bits(ev *Evaluation) {
+	dim := p.Data.Dim
+	zeros, ones := make([]float64, dim), slices.Repeat([]float64{1}, dim)
+	low, high := p.Data.Raw(zeros), p.Data.Raw(ones)
+	sum := *ev.NLL
+	for i := range high {
+		sum += math.Log(math.Abs(high[i] - low[i]))
+	}
+	bits := sum / float64(dim) / math.Ln2
+	ev.BitsPer = &bits
+}
+
+// meanAndError are the mean of independent numbers and its standard error, NaN for one.
+func meanAndError(v []float64) (mean, stdErr float64) {
+	for _, x := range v {
+		mean += x / float64(len(v))
+	}
+	spread := 0.0
+	for _, x := range v {
+		spread += (x - mean) * (x - mean)
+	}
+	n := float64(len(v))
+	return mean, math.Sqrt(spread / (n - 1) / n)
 }
 
 func (p *Parts) distances(ev *Evaluation) error {

@@ -219,5 +219,17 @@ func Figures(dir string, info runlog.RunInfo, p *Parts, t engine.Learner, ev *Ev
 		forming := plots.ReportFigure{File: gif, Title: "landscape.gif", Caption: "The landscape forming, with the chains of the target rung."}
 		figures = slices.Insert(figures, 1, forming)
 	}
-	return p.writeReport(f, figures, info, ev)
+	var sections []plots.Section
+	if t := ev.Drawn(); t != nil {
+		training, err := ladderHistory(dir)
+		if err != nil {
+			return err
+		}
+		section, err := t.section(training)
+		if err != nil {
+			return err
+		}
+		sections = append(sections, section)
+	}
+	return p.writeReport(f, figures, sections, info, ev)
 }

@@ -43,11 +43,11 @@ func (p *Parts) Landscape(l engine.Learner, n int) (*Landscape, error) {
 	if out.Energy, err = l.Energies(x); err != nil {
 		return nil, err
 	}
-	t, ok := l.(*engine.Trainer)
-	if !ok {
+	c := p.chainsOf(l)
+	if c == nil {
 		return out, nil // no chains to show
 	}
-	chains, err := t.TargetChains()
+	chains, err := c.TargetChains()
 	if err != nil {
 		return nil, err
 	}
@@ -64,6 +64,12 @@ func frame(rows []float64) (x0, x1, y0, y1 float64) {
 	}
 	margin := 0.25 * max(x1-x0, y1-y0, 1e-6)
 	return x0 - margin, x1 + margin, y0 - margin, y1 + margin
+}
+
+// frameEvery is the number of steps between two frames.
+func (p *Parts) frameEvery() int {
+	n := p.Config.Train.Frames
+	return (p.Steps + n - 1) / n
 }
 
 // keepFrame keeps a picture of the landscape for the GIF; nothing in other dimensions than 2.

@@ -30,7 +30,7 @@ sampler: {kind: mala, steps: 2, step_size: 0.01}
 tempering: {rungs: 3, chains: 16}
 optimizer: {kind: adam, lr: 0.01}
 train: {steps: 30, batch: 16, cut_every: 0, log_every: 5, frames: 3}
-evaluate: {samples: 64, scans: 4, projections: 8}
+evaluate: {samples: 64, scans: 4, measure: 6, projections: 8}
 backend: {kind: KIND}
 `
 
@@ -449,12 +449,15 @@ func TestExamplesTrain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sets := []string{"backend=xla:cpu", "train={steps: 3, batch: 32, frames: 1}", "evaluate={samples: 40, projections: 4}"}
+			sets := []string{"train={steps: 3, batch: 32, frames: 1}", "evaluate={samples: 40, projections: 4}"}
+			if whole.Backend.Kind == "auto" {
+				sets = append(sets, "backend=xla:cpu")
+			}
 			if whole.Data.Path == "" {
 				sets = append(sets, "data.test_samples=300")
 			}
 			if !whole.Model.IsField() {
-				sets = append(sets, "tempering.chains=32", "evaluate.scans=2")
+				sets = append(sets, "tempering.chains=32", "evaluate.scans=2", "evaluate.measure=2")
 			}
 			if whole.Model.Kind == "transformer" { // it takes long to compile
 				sets = append(sets, "model.depth=1", "sampler.integrator=heun", "sampler.steps=5")
@@ -486,5 +489,9 @@ func TestTwoMoonsReachesItsLikelihood(t *testing.T) {
 	}
 	if ev := s.Evaluation; ev.NLL == nil || *ev.NLL > 0.36 || *ev.NLL < *ev.Entropy-4**ev.NLLError {
 		t.Errorf("test NLL %v, want at most 0.36 and not below the entropy", ev.NLL)
+	}
+	// The ladder's log Z is that of the quadrature.
+	if ev := s.Evaluation; ev.Evidence == nil || math.Abs(ev.Evidence.Bridge-*ev.LogZ) > 0.03 {
+		t.Errorf("log Z by the bridge %+v, by quadrature %g, want them within 0.03", ev.Evidence, *ev.LogZ)
 	}
 }

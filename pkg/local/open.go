@@ -8,9 +8,11 @@ import (
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/atomicfile"
+	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 	"github.com/kelvin-ebm/kelvin/pkg/losses"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/plots"
@@ -51,6 +53,9 @@ func OpenRun(ctx context.Context, dir string, opts OpenOptions) (*Run, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", dir, err)
 	}
+	if cut, err = coordinator.GroupCut(cut, 0); err != nil {
+		return nil, fmt.Errorf("run %s: %w", dir, err)
+	}
 	if opts.Params != "" {
 		tensors, _, err := checkpoint.ReadSafetensors(opts.Params)
 		if err != nil {
@@ -85,11 +90,33 @@ func (r *Run) Evaluate(ctx context.Context) (*Evaluation, error) {
 
 // Samples draws states of the run's model.
 func (r *Run) Samples(ctx context.Context, o DrawOptions) (*Samples, error) {
-	theta, err := r.Trainer.Theta()
+	w, err := learnt(r.Trainer)
 	if err != nil {
 		return nil, err
 	}
-	return r.Parts.draw(ctx, r.Backend, theta, r.Trainer.Step(), o)
+	return r.Parts.draw(ctx, r.Backend, w, o)
+}
+
+// Temper adapts a ladder to the run's model, beginning with that of its training, and measures the model: with the
+// experiment's sampler if that has a Metropolis test, else with MALA. Seed 0 is the experiment's, apart from its training.
+func (r *Run) Temper(ctx context.Context, seed uint64, o TemperOptions) (*Tempering, error) {
+	w, err := learnt(r.Trainer)
+	if err != nil {
+		return nil, err
+	}
+	if seed == 0 {
+		seed = rng.Uint64(r.Parts.Config.Seed, rng.Sample, 0, 0, 0)
+	}
+	cfg, err := r.Parts.tempered(w, seed, true)
+	if err != nil {
+		return nil, err
+	}
+	t, err := Temper(ctx, r.Backend, cfg, w.theta, o)
+	if err != nil {
+		return nil, err
+	}
+	t.Name = r.Parts.Config.Name
+	return t, nil
 }
 
 // WriteSamples writes samples to an npz file: x [n, dim], energy [n] under the run's model where it has one, and labels [n]

@@ -2,6 +2,7 @@ package local
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -12,14 +13,18 @@ import (
 )
 
 // writeReport writes report.html: what the run was, how good its model is, and every figure.
-func (p *Parts) writeReport(f folder, figures []plots.ReportFigure, info runlog.RunInfo, ev *Evaluation) error {
+func (p *Parts) writeReport(f folder, figures []plots.ReportFigure, sections []plots.Section, info runlog.RunInfo, ev *Evaluation) error {
 	d := plots.ReportData{
 		Name:     p.Config.Name,
 		Subtitle: fmt.Sprintf("%d steps on %s in %.1f s", ev.Step, ev.Backend, info.Seconds),
 		Verdict:  ev.verdict(),
 		Figures:  figures,
+		Sections: sections,
 		Commands: []string{strings.Join(info.Command, " "), "coordinator evaluate --run " + f.dir + " -o json", "coordinator sample --run " + f.dir + " --samples 5000"},
 		Footer:   fmt.Sprintf("Kelvin %s, %s", info.Version, info.Finished.Format(time.RFC3339)),
+	}
+	if ev.Drawn() != nil {
+		d.Commands = append(d.Commands, "coordinator tempering diagnose --run "+f.dir)
 	}
 	if strings.HasSuffix(ev.Explorer, "langevin (biased)") {
 		d.Warnings = append(d.Warnings, "The explorer is unadjusted Langevin: its stationary law is not the model's, so samples are biased.")
@@ -33,11 +38,8 @@ func (p *Parts) writeReport(f folder, figures []plots.ReportFigure, info runlog.
 			d.Numbers = append(d.Numbers, plots.Number{Label: label, Value: fmt.Sprintf(format, *v), Note: note})
 		}
 	}
-	note := "nats"
-	if ev.NLLError != nil {
-		note = fmt.Sprintf("nats ± %.4f, %d test rows", *ev.NLLError, ev.TestRows)
-	}
-	number("test NLL", ev.NLL, "%.4g", note)
+	number("test NLL", ev.NLL, "%.4g", ev.NLLRemark())
+	number("bits per number", ev.BitsPer, "%.4g", "the same, in the numbers of the data's file")
 	number("entropy of the data law", ev.Entropy, "%.4g", "nats; the lowest NLL possible")
 	if ev.MMD2 != nil {
 		number("MMD²", ev.MMD2, "%.2g", fmt.Sprintf("± %.2g if both laws were one", *ev.MMDNullSD))
@@ -78,6 +80,9 @@ func (p *Parts) metricsTable(ev *Evaluation, info runlog.RunInfo) plots.Table {
 	row("parameters", fmt.Sprint(models.NumParams(p.Network)), p.ModelName())
 	row("training rows", fmt.Sprint(p.Data.N()), p.Data.Name)
 	row("steps per second", fmt.Sprintf("%.0f", float64(ev.Step)/max(info.Seconds, 1e-9)), "mean over the run")
+	for _, e := range ev.EvidenceRows() {
+		row(e[0], e[1], e[2])
+	}
 	if len(ev.SwapAccept) > 0 {
 		row("swap acceptance", Percentages(ev.SwapAccept), "a pair of rungs, hottest first, while sampling")
 		row("restarts", fmt.Sprint(ev.Restarts), "walkers that came from the reference to the target while sampling")
@@ -91,6 +96,54 @@ func (p *Parts) metricsTable(ev *Evaluation, info runlog.RunInfo) plots.Table {
 	row("digest", info.Digest, "SHA-256 over the last cut's contents")
 	row("bits depend on", info.Fingerprint, "")
 	return t
+}
+
+// NLLRemark says in what the likelihood is counted, how well it is known, and where its log Z comes from.
+func (ev *Evaluation) NLLRemark() string {
+	remark := "nats"
+	if ev.NLLError != nil {
+		remark = fmt.Sprintf("nats ± %.4f, %d test rows", *ev.NLLError, ev.TestRows)
+	}
+	switch ev.NLLKind {
+	case "quadrature":
+		return remark + "; exact, by quadrature"
+	case "bridge":
+		return remark + fmt.Sprintf("; by bridge sampling on %d rungs", len(ev.Evidence.Rungs))
+	}
+	return remark
+}
+
+// EvidenceRows are the names, values and remarks of what a ladder says about log Z; none where it was not measured.
+func (ev *Evaluation) EvidenceRows() [][3]string {
+	if ev.Evidence == nil {
+		return nil
+	}
+	z := ev.Evidence
+	return [][3]string{
+		{"log Z, bridge", Uncertain(z.Bridge, z.BridgeErr), fmt.Sprintf("nats, on %d rungs", len(z.Rungs))},
+		{"log Z, forward", Uncertain(z.Forward, z.ForwardErr), "low on average; " + ParetoRemark(z.ForwardK)},
+		{"log Z, reverse", Uncertain(z.Reverse, z.ReverseErr), "high on average; " + ParetoRemark(z.ReverseK)},
+	}
+}
+
+// ParetoRemark is what the Pareto shape of an estimate's weights says of it.
+func ParetoRemark(k float64) string {
+	switch {
+	case math.IsNaN(k):
+		return "k̂ –"
+	case k > 0.7:
+		return fmt.Sprintf("k̂ %.2f: unreliable", k)
+	}
+	return fmt.Sprintf("k̂ %.2f", k)
+}
+
+// Uncertain writes a number with its standard error, to two figures of that.
+func Uncertain(v, stdErr float64) string {
+	if !(stdErr > 0) || math.IsInf(stdErr, 0) {
+		return fmt.Sprintf("%.4f", v)
+	}
+	decimals := min(max(1-int(math.Floor(math.Log10(stdErr))), 0), 6)
+	return fmt.Sprintf("%.*f ± %.*f", decimals, v, decimals, stdErr)
 }
 
 // Percentages writes shares as "98 60 57 %".

@@ -20,7 +20,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
@@ -52,6 +55,15 @@ type Options struct {
 
 	// Params is a safetensors file with the first weights, under the names of the network's parameters; "" draws them.
 	Params string
+
+	// CheckSerial makes so many adaptation rounds twice before the run, the second time with a cut and a restore in their
+	// middle, and returns ErrSerial, with nothing written, where they come to other bits. 0 checks nothing.
+	CheckSerial int
+
+	// Replicas is the number of workers that the shards of the experiment are spread over: any number comes to the same
+	// numbers. 0 and 1 train in this process without more ado, but for several groups.
+	Replicas int
+	Spawn    string // one of Spawns; "" is goroutine
 
 	afterStep func(step int) // tests interrupt a run here
 }
@@ -85,6 +97,8 @@ type run struct {
 	before  float64 // seconds of earlier starts
 	started time.Time
 	lastCut int // step of the last cut; -1 before the first
+	redone  int // steps made again in earlier starts
+	monitor monitor
 }
 
 // Train trains an experiment from its start or from its last cut, and leaves everything in the run's folder. Nothing is
@@ -93,6 +107,17 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 	parts, err := Build(cfg, opts.Network, opts.Loss)
 	if err != nil {
 		return nil, err
+	}
+	if opts.Spawn != "" && !slices.Contains(Spawns(), opts.Spawn) {
+		return nil, fmt.Errorf("spawn: %q, want one of %s", opts.Spawn, strings.Join(Spawns(), ", "))
+	}
+	if opts.CheckSerial > 0 {
+		if err := parts.checkSerial(ctx, opts); err != nil {
+			return nil, fmt.Errorf("check serial: %w", err)
+		}
+		if opts.Progress != nil {
+			fmt.Fprintf(opts.Progress, "check serial: the first steps, made twice and with a cut and a restore between, come to the same bits\n")
+		}
 	}
 	if opts.Out == "" {
 		opts.Out = "runs/" + parts.Config.Name
@@ -112,7 +137,7 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 			err = errors.Join(err, r.folder.removeUnstarted())
 		}
 	}()
-	if r.backend, r.trainer, err = parts.Open(ctx, opts.Backend); err != nil {
+	if err := r.open(ctx); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -131,6 +156,9 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 	if err := r.loop(ctx); err != nil {
 		return nil, err
 	}
+	if f, ok := r.trainer.(*fleet); ok {
+		r.show.Log(f.traffic(time.Since(r.started)))
+	}
 	r.show.Done("evaluating the model and drawing its figures …")
 	return r.finish(ctx)
 }
@@ -140,6 +168,7 @@ func (r *run) close() (err error) {
 	if r.show != nil {
 		r.show.Done("")
 	}
+	r.monitor.close()
 	if r.metrics != nil {
 		err = r.metrics.Close()
 	}
@@ -191,12 +220,7 @@ func (r *run) progress() runlog.Progress {
 func (r *run) start() (err error) {
 	r.show = r.progress()
 	r.announce()
-	if r.opts.Params == "" {
-		err = r.trainer.Start()
-	} else {
-		err = r.startAt(r.opts.Params)
-	}
-	if err != nil {
+	if err := r.parts.begin(r.trainer, r.opts.Params); err != nil {
 		return err
 	}
 	if err := r.folder.writeExperiment(r.parts.Config); err != nil {
@@ -208,7 +232,7 @@ func (r *run) start() (err error) {
 	r.started = time.Now()
 	r.info = runlog.RunInfo{
 		Name: r.parts.Config.Name, Version: r.opts.Version, Command: r.opts.Command, Seed: r.parts.Config.Seed,
-		Backend: r.backend.Kind(), Fingerprint: r.backend.Fingerprint().String(), Replicas: 1, StepsWanted: r.parts.Steps, Generations: 1, Started: r.started.UTC(),
+		Backend: r.backend.Kind(), Fingerprint: r.backend.Fingerprint().String(), Replicas: max(1, r.opts.Replicas), StepsWanted: r.parts.Steps, Generations: 1, Started: r.started.UTC(),
 	}
 	if err := r.cut(); err != nil { // also proves, before any work, that the disk takes a cut
 		return err
@@ -259,6 +283,7 @@ func (r *run) resume() error {
 	}
 	r.show.Log(fmt.Sprintf("resumed at step %d of %d", cut.Step, r.parts.Steps))
 	r.info.StepsRedone += redone
+	r.redone = r.info.StepsRedone
 	r.info.Backend, r.info.Fingerprint = r.backend.Kind(), r.backend.Fingerprint().String()
 	r.info.Finished = time.Time{}
 	r.started = time.Now()
@@ -280,17 +305,20 @@ func (r *run) announce() {
 		cfg.Name, r.parts.Data.N(), r.parts.Data.Dim, models.NumParams(r.parts.Network), chains, r.parts.Steps, r.folder.dir))
 }
 
-// startAt begins with the weights of a file.
-func (r *run) startAt(path string) error {
-	tensors, _, err := checkpoint.ReadSafetensors(path)
+// begin starts a learner with the weights of a file, or with those that the seed draws where params is "".
+func (p *Parts) begin(l engine.Learner, params string) error {
+	if params == "" {
+		return l.Start()
+	}
+	tensors, _, err := checkpoint.ReadSafetensors(params)
 	if err != nil {
 		return fmt.Errorf("params: %w", err)
 	}
-	theta, err := checkpoint.FlatParams[float32](r.parts.Network, tensors)
+	theta, err := checkpoint.FlatParams[float32](p.Network, tensors)
 	if err != nil {
-		return fmt.Errorf("params: %s: %w", path, err)
+		return fmt.Errorf("params: %s: %w", params, err)
 	}
-	return r.trainer.StartAt(theta)
+	return l.StartAt(theta)
 }
 
 func (r *run) seconds() float64 { return r.before + time.Since(r.started).Seconds() }
@@ -302,7 +330,7 @@ func (r *run) loop(ctx context.Context) error {
 	lastRecord, recordAt := r.trainer.Step(), time.Now()
 	var window stretch
 	for r.trainer.Step() < r.parts.Steps {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil && settled(r.trainer) {
 			if err := r.cut(); err != nil {
 				return err
 			}
@@ -319,28 +347,42 @@ func (r *run) loop(ctx context.Context) error {
 		if r.opts.afterStep != nil {
 			r.opts.afterStep(report.Step)
 		}
-		stats := swaps(r.trainer)
+		chains := r.parts.chainsOf(r.trainer)
+		stats := swaps(chains)
 		accept := acceptance(stats)
-		r.show.Update(report.Step, runlog.Status{Loss: report.Loss, SwapAccept: accept})
+		status := runlog.Status{Loss: report.Loss, SwapAccept: accept}
+		if accept != nil {
+			status.Note = fmt.Sprintf("restarts %d", stats.Restarts)
+		}
+		r.show.Update(report.Step, status)
 		last := report.Step == r.parts.Steps
-		if report.Step%cfg.LogEvery == 0 || last {
+		every := r.parts.Config.Evaluate.Every
+		look := every > 0 && report.Step%every == 0 && !last
+		var monitored []runlog.Value
+		if look {
+			// A look that fails is no reason to end a training, and one that is interrupted leaves that to the next step.
+			if monitored, err = r.monitor.look(ctx, r); err != nil && ctx.Err() == nil {
+				r.show.Log(fmt.Sprintf("step %d: no likelihood of the test rows: %v", report.Step, err))
+			}
+		}
+		if report.Step%cfg.LogEvery == 0 || last || look {
 			now := time.Now()
 			rate := float64(report.Step-lastRecord) / max(now.Sub(recordAt).Seconds(), 1e-9)
 			lastRecord, recordAt = report.Step, now
-			if err := r.record(report, window, stats, rate); err != nil {
+			if err := r.record(report, window, chains, rate, monitored); err != nil {
 				return err
 			}
 			window = stretch{}
-			if t, ok := r.trainer.(*engine.Trainer); ok {
-				t.ResetPairs()
+			if chains != nil {
+				chains.ResetPairs()
 			}
 		}
-		if cfg.Frames > 0 && (last || report.Step%((r.parts.Steps+cfg.Frames-1)/cfg.Frames) == 0) {
+		if cfg.Frames > 0 && (last || report.Step%r.parts.frameEvery() == 0) {
 			if err := r.keepFrame(); err != nil {
 				return err
 			}
 		}
-		if every := cfg.CutInterval(); last || every > 0 && time.Since(lastCut) >= every {
+		if every := cfg.CutInterval(); last || every > 0 && time.Since(lastCut) >= every && settled(r.trainer) {
 			if err := r.cut(); err != nil {
 				return err
 			}
@@ -377,12 +419,12 @@ func (s *stretch) add(r engine.Report) {
 	s.nonFinite += r.NonFinite
 }
 
-// swaps are the swap statistics of a learner; zero for one without a ladder.
-func swaps(l engine.Learner) tempering.Stats {
-	if t, ok := l.(*engine.Trainer); ok {
-		return t.Stats()
+// swaps are the swap statistics of chains; zero without a ladder.
+func swaps(c chained) tempering.Stats {
+	if c == nil {
+		return tempering.Stats{}
 	}
-	return tempering.Stats{}
+	return c.Stats()
 }
 
 // acceptance is the mean swap acceptance of each pair that was tried; nil without pairs.
@@ -405,7 +447,8 @@ func attempts(stats tempering.Stats) uint64 {
 	return n
 }
 
-func (r *run) record(report engine.Report, window stretch, stats tempering.Stats, rate float64) error {
+func (r *run) record(report engine.Report, window stretch, chains chained, rate float64, monitored []runlog.Value) error {
+	stats := swaps(chains)
 	rec := runlog.Record{Step: report.Step, Seconds: r.seconds()}
 	rec.Set("loss", report.Loss)
 	for _, part := range report.Parts {
@@ -427,13 +470,28 @@ func (r *run) record(report engine.Report, window stretch, stats tempering.Stats
 		rec.Set("rejection_sum", tempering.RejectionSum(stats.Rejections()))
 		rec.Set("restarts", float64(stats.Restarts))
 		rec.Set("round_trips", float64(stats.Trips))
-		rec.Set("round_trip_rate", r.trainer.(*engine.Trainer).TripRate())
+		rec.Set("round_trip_rate", chains.TripRate())
 		rec.Set("round_trip_rate_predicted", tempering.PredictedTripRate(stats.Rejections()))
+		rec.Set("suggested_rungs", float64(tempering.SuggestRungs(barrier)))
+		rec.SetList("beta", chains.Adapted().Betas)
+		rec.SetList("step_size", chains.StepSizes())
+		if stats.Warming > 0 {
+			rec.Set("warming", float64(stats.Warming))
+		}
+		for _, list := range []struct {
+			key    string
+			values []float64
+		}{{"energy_correlation", chains.Exploration()}, {"drift_ess", report.Drift}} {
+			if len(list.values) > 0 && !slices.ContainsFunc(list.values, math.IsNaN) {
+				rec.SetList(list.key, list.values)
+			}
+		}
 	}
 	if len(accepted) > 0 {
 		rec.Set("non_finite_proposals", float64(window.nonFinite))
 	}
 	rec.Set("steps_per_second", rate)
+	rec.Values = append(rec.Values, monitored...)
 	return r.metrics.Write(rec)
 }
 
@@ -454,6 +512,9 @@ func (r *run) cut() error {
 		return err
 	}
 	r.lastCut = cut.Step
+	if f, ok := r.trainer.(*fleet); ok {
+		r.info.Generations, r.info.StepsRedone = f.Generations(), r.redone+f.Redone()
+	}
 	r.info.Digest, r.info.Steps, r.info.Seconds = digest, cut.Step, r.seconds()
 	return runlog.WriteRunInfo(r.folder.dir, r.info)
 }
@@ -473,6 +534,11 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	}
 	if err := writeEvaluation(r.folder, ev); err != nil {
 		return nil, err
+	}
+	if t := ev.Drawn(); t != nil {
+		if err := t.Write(r.folder.dir); err != nil {
+			return nil, err
+		}
 	}
 	if ev.samples != nil {
 		if err := r.parts.writeSamples(r.folder.path(samplesFile), ev.samples, r.trainer); err != nil {

@@ -1,0 +1,246 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/replica"
+	"github.com/kelvin-ebm/kelvin/pkg/transport"
+)
+
+// The values of Options.Spawn.
+const (
+	SpawnGoroutine = "goroutine" // replicas are goroutines of this process and share its backend
+	SpawnProcess   = "process"   // this program is started again for each
+)
+
+// Spawns lists the values of Options.Spawn.
+func Spawns() []string { return []string{SpawnGoroutine, SpawnProcess} }
+
+// TokenVariable is the environment variable in which a replica finds the token of its experiment.
+const TokenVariable = "KELVIN_TOKEN"
+
+// chained is a learner with chains: one in this process, or a fleet.
+type chained = replica.Chained
+
+// chainsOf are those of a learner; nil for one that keeps none.
+func (p *Parts) chainsOf(l engine.Learner) chained {
+	c, ok := l.(chained)
+	if !ok || !p.Config.Loss.Chains() {
+		return nil
+	}
+	return c
+}
+
+// settled says whether a learner is at the step of its last report: replicas may be ahead for a while.
+func settled(l engine.Learner) bool {
+	f, ok := l.(interface{ Settled() bool })
+	return !ok || f.Settled()
+}
+
+// layout cuts the experiment into shards; a loss over data alone is one.
+func (p *Parts) layout() engine.Layout {
+	if p.Config.Loss.Chains() {
+		return p.chains.Layout
+	}
+	return engine.Layout{Placement: "ladder", Split: 1, Rungs: 1, Chains: 1, Groups: 1}
+}
+
+// distributed says whether a training needs a coordinator: for several replicas, or several groups.
+func (p *Parts) distributed(replicas int) bool { return replicas > 1 || p.Config.Averaging.Travels() }
+
+// lone is a learner whose group has one shard and no averaging.
+type lone struct{ engine.Learner }
+
+func (lone) Lead() bool                    { return true }
+func (l lone) Weights() ([]float32, error) { return l.Theta() }
+func (lone) SetTheta(theta []float32) error {
+	return errors.New("parameters of a single group are not averaged")
+}
+
+// replicated is what a replica needs of the experiment.
+func (p *Parts) replicated() replica.Experiment {
+	return replica.Experiment{
+		Backend: p.Config.Backend, Layout: p.layout(), Averaging: p.Config.Averaging,
+		Member: func(b *backend.Backend, group int, local []uint32, mesh engine.Mesh) (replica.Member, error) {
+			if !p.Config.Loss.Chains() {
+				l, err := p.learner(b)
+				return lone{l}, err
+			}
+			cfg := p.chains
+			cfg.Group, cfg.Local, cfg.Mesh, cfg.Sync = group, local, mesh, p.Config.Averaging.Outer == "sync"
+			return engine.NewTrainer(b, cfg)
+		},
+	}
+}
+
+// Replicated builds an experiment for a replica, from its resolved YAML; see [replica.Options].
+func Replicated(yaml []byte, dir string) (replica.Experiment, error) {
+	cfg, err := experiment.Parse(filepath.Join(dir, experimentFile), yaml, nil)
+	if err != nil {
+		return replica.Experiment{}, err
+	}
+	p, err := Build(cfg, nil, nil)
+	if err != nil {
+		return replica.Experiment{}, err
+	}
+	return p.replicated(), nil
+}
+
+// fleet is a training on replicas that this process has started.
+type fleet struct {
+	*coordinator.Fleet
+	server *transport.Server
+	wait   sync.WaitGroup
+	end    context.CancelFunc // of replicas that outlive the training
+}
+
+// openFleet starts the replicas and waits until all have come.
+func (p *Parts) openFleet(ctx context.Context, b *backend.Backend, opts Options, notice func(string)) (_ *fleet, err error) {
+	yaml, err := experiment.Marshal(p.Config)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(p.Config.Dir)
+	if err != nil {
+		return nil, err
+	}
+	token := rand.Text()
+	server := transport.ServerOptions{Token: token}
+	if opts.Spawn == SpawnProcess {
+		server.Listen = "127.0.0.1:0"
+	}
+	f := &fleet{}
+	if f.server, err = transport.StartServer(ctx, server); err != nil {
+		return nil, err
+	}
+	ctx, failed := context.WithCancelCause(ctx)
+	defer failed(nil)
+	living, end := context.WithCancel(context.WithoutCancel(ctx))
+	f.end = end
+	replicas := max(1, opts.Replicas)
+	for i := range replicas {
+		work := func() error {
+			return replica.Main(living, replica.Options{Server: f.server, Token: token, ID: strconv.Itoa(i), Opened: b, Version: opts.Version,
+				Build: func([]byte, string) (replica.Experiment, error) { return p.replicated(), nil }})
+		}
+		if opts.Spawn == SpawnProcess {
+			work = func() error { return runReplica(living, f.server.URL(), token, i) }
+		}
+		f.wait.Go(func() {
+			if err := work(); err != nil {
+				failed(err)
+			}
+		})
+	}
+	f.Fleet, err = coordinator.New(ctx, coordinator.Config{
+		Server: f.server, Token: token, Experiment: replica.Offer{Experiment: yaml, Dir: dir}, Layout: p.layout(), Averaging: p.Config.Averaging,
+		Platform: replica.Platform(opts.Version, b.Fingerprint().String()), Replicas: replicas, Steps: p.Steps, Every: p.looks(), Notice: notice,
+	})
+	if err != nil {
+		f.stop()
+		return nil, err
+	}
+	return f, nil
+}
+
+// looks are the intervals, in steps, at which the training loop looks at more than reports.
+func (p *Parts) looks() []int {
+	t := p.Config.Train
+	out := []int{t.LogEvery, p.Config.Evaluate.Every}
+	if t.Frames > 0 {
+		out = append(out, p.frameEvery())
+	}
+	return out
+}
+
+// traffic says what the replicas moved between them, and which part of the time they waited for it.
+func (f *fleet) traffic(training time.Duration) string {
+	var bytes uint64
+	var waited time.Duration
+	moved := f.Moved()
+	for _, m := range moved {
+		waited += m.Waited
+		for _, kind := range m.Kinds {
+			bytes += kind.BytesReceived
+		}
+	}
+	if bytes == 0 {
+		return "nothing moved between replicas"
+	}
+	return fmt.Sprintf("%.1f MB moved between %d replicas, which waited %.0f %% of their time", float64(bytes)/1e6, len(moved),
+		100*waited.Seconds()/(training.Seconds()*float64(len(moved))))
+}
+
+// Close ends the replicas.
+func (f *fleet) Close() {
+	f.Fleet.Close()
+	f.stop()
+}
+
+// stop waits for the replicas, who have been told to end, and ends who does not.
+func (f *fleet) stop() {
+	late := time.AfterFunc(replica.Lease, f.end)
+	if f.Fleet == nil {
+		f.end()
+	}
+	f.wait.Wait()
+	late.Stop()
+	f.end()
+	f.server.Close()
+}
+
+// runReplica starts this program again as a replica, and returns when that has ended; it is killed at the end of ctx.
+func runReplica(ctx context.Context, url, token string, id int) error {
+	program, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	var said bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, "replica", "--coordinator", url, "--id", strconv.Itoa(id))
+	cmd.Env = append(os.Environ(), TokenVariable+"="+token)
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return fmt.Errorf("replica %d: %w: %s", id, err, lines[len(lines)-1])
+	}
+	return nil
+}
+
+// open opens the backend, and the learner on it or on replicas.
+func (r *run) open(ctx context.Context) (err error) {
+	if !r.parts.distributed(r.opts.Replicas) {
+		r.backend, r.trainer, err = r.parts.Open(ctx, r.opts.Backend)
+		return err
+	}
+	if r.opts.Spawn == SpawnProcess && (r.opts.Network != nil || r.opts.Loss != nil) {
+		return errors.New("spawn: process cannot hand over a network or a loss of the caller's own, want goroutine")
+	}
+	if r.backend, err = backend.Open(ctx, r.parts.Config.Backend, r.opts.Backend); err != nil {
+		return err
+	}
+	f, err := r.parts.openFleet(ctx, r.backend, r.opts, func(text string) {
+		if r.show != nil {
+			r.show.Log(text)
+		}
+	})
+	if err != nil {
+		return errors.Join(err, r.backend.Close())
+	}
+	r.trainer = f
+	return nil
+}
