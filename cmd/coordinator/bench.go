@@ -18,7 +18,7 @@ import (
 
 func newBenchCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Time the parts that decide how fast a run is"}
-	cmd.AddCommand(newBenchStepCommand(), newBenchLossCommand())
+	cmd.AddCommand(newBenchStepCommand(), newBenchLossCommand(), newBenchSwapCommand(), newBenchAverageCommand())
 	return cmd
 }
 

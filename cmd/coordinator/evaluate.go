@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
@@ -16,8 +17,9 @@ func newEvaluateCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "evaluate --run DIR",
 		Short: "Hold a trained model against held-out data",
-		Long: `Hold a trained model against held-out data: the exact test likelihood by quadrature (up to two dimensions), the maximum
-mean discrepancy and the sliced Wasserstein distance of samples to the test set, and the coverage of known modes.`,
+		Long: `Hold a trained model against held-out data: the test likelihood, exact by quadrature up to two dimensions and by log Z from
+a ladder above; what a ladder says about log Z, and whether it mixes; the maximum mean discrepancy and the sliced
+Wasserstein distance of samples to the test set; and the coverage of known modes.`,
 		Example: "  coordinator evaluate --run runs/two-moons -o json",
 		Args:    cobra.NoArgs,
 	}
@@ -82,16 +84,19 @@ func evaluationTable(w io.Writer, ev *local.Evaluation) error {
 		}
 		t.AppendRow(table.Row{name, value, remark})
 	}
-	remark := "nats"
-	if ev.NLLError != nil {
-		remark = fmt.Sprintf("nats, ± %.4f over %d test rows", *ev.NLLError, ev.TestRows)
-	}
+	remark := ev.NLLRemark()
 	if ev.NLLNote != "" {
 		remark = short(ev.NLLNote, 60)
 	}
 	row("test NLL", ev.NLL, "%.4f", remark)
 	row("entropy of the data law", ev.Entropy, "%.4f", "nats; no model is below it on average")
-	row("log Z", ev.LogZ, "%.4f", "by quadrature")
+	if ev.BitsPer != nil {
+		row("bits per number", ev.BitsPer, "%.4f", "the same, in the numbers of the data's file")
+	}
+	row("log Z", ev.LogZ, "%.4f", map[string]string{"quadrature": "by quadrature", "bridge": "by the bridge"}[ev.NLLKind])
+	for _, e := range ev.EvidenceRows() {
+		t.AppendRow(table.Row{e[0], e[1], e[2]})
+	}
 	mmd := ""
 	if ev.MMDNullSD != nil {
 		mmd = fmt.Sprintf("± %.2g if both laws were one", *ev.MMDNullSD)
@@ -123,6 +128,9 @@ func evaluationTable(w io.Writer, ev *local.Evaluation) error {
 		t.AppendRow(table.Row{"note", "", short(note, 60)})
 	}
 	t.Render()
+	if d := ev.Drawn(); d != nil {
+		return printf(w, "%s\n", strings.Join(verdictLines(d), "\n"))
+	}
 	return nil
 }
 

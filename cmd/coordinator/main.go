@@ -35,9 +35,10 @@ func newRootCommand() *cobra.Command {
 		Version:       version(),
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newTrainCommand(), newSampleCommand(), newEvaluateCommand(), newPlotCommand(), newBenchCommand())
+	root.AddCommand(newTrainCommand(), newSampleCommand(), newEvaluateCommand(), newTemperingCommand(), newPlotCommand(), newPlanCommand(), newBenchCommand())
 	root.AddCommand(newConfigCommand())
 	root.AddCommand(newBackendCommand())
 	root.AddCommand(newDoctorCommand())
+	root.AddCommand(newReplicaCommand())
 	return root
 }

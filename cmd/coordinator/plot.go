@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +14,7 @@ import (
 func newPlotCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plot",
-		Short: "Draw a run's landscape, samples or curves",
+		Short: "Draw a run's landscape, samples, curves or ladder",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -21,6 +22,11 @@ func newPlotCommand() *cobra.Command {
 		newPlotKind("landscape", "Draw the model's density in two dimensions; as GIF, how it formed", "png", "svg", "gif"),
 		newPlotKind("samples", "Draw samples of the model beside held-out data", "png", "svg"),
 		newPlotKind("curves", "Draw loss, energies and acceptance over the training", "png", "svg"),
+		newPlotKind("ladder", "Draw β of every rung, how often neighbours swap, and how the ladder moved", "png", "svg"),
+		newPlotKind("trips", "Draw round trips and restarts over the rounds", "png", "svg"),
+		newPlotKind("energies", "Draw the energies on every rung, and what neighbours share", "png", "svg"),
+		newPlotKind("barrier", "Draw the communication barrier along the ladder", "png", "svg"),
+		newPlotKind("index", "Draw the rung of every walker, scan by scan", "png", "svg"),
 	)
 	return cmd
 }
@@ -37,7 +43,12 @@ func newPlotKind(kind, short string, formats ...string) *cobra.Command {
 	cmd.Flags().StringVar(&dir, "run", "", "the run's folder")
 	cmd.Flags().StringVar(&file, "file", "", "where to write it (default <run>/"+kind+".<format>)")
 	check := addOutputFlag(cmd, &output, "png", formats...)
-	if kind != "curves" {
+	tempered := slices.Contains(local.TemperingFigures, kind)
+	if tempered {
+		cmd.Long = short + ". It is read from the " + local.TemperingFile + " that\n" +
+			"training with a ladder leaves in the run's folder, and that `coordinator tempering diagnose` and\n" +
+			"`coordinator sample --tempering-out` write, also into folders that hold nothing else."
+	} else if kind != "curves" {
 		b.add(cmd)
 	}
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -50,7 +61,15 @@ func newPlotKind(kind, short string, formats ...string) *cobra.Command {
 		if file == "" {
 			file = filepath.Join(dir, kind+"."+output)
 		}
-		if err := drawTo(cmd, kind, dir, output, file, b); err != nil {
+		if tempered {
+			fig, err := local.TemperingFigure(dir, kind)
+			if err != nil {
+				return err
+			}
+			if err := local.SaveFigure(fig, file, output); err != nil {
+				return err
+			}
+		} else if err := drawTo(cmd, kind, dir, output, file, b); err != nil {
 			return err
 		}
 		return printf(cmd.OutOrStdout(), "%s\n", file)

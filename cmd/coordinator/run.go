@@ -3,31 +3,16 @@ package main
 import (
 	"fmt"
 	"io"
-	"runtime/debug"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/local"
 )
 
 // version is that of the module, or the commit it was built from.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	v := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = s.Value[:min(12, len(s.Value))]
-		}
-	}
-	if v == "" || v == "(devel)" {
-		return "development"
-	}
-	return v
-}
+func version() string { return local.Version() }
 
 // backendFlags are the flags of every command that computes.
 type backendFlags struct {
@@ -48,6 +33,19 @@ func (f *backendFlags) add(cmd *cobra.Command) {
 
 func (f *backendFlags) options(progress io.Writer) backend.Options {
 	return backend.Options{NoInstall: f.noInstall, Progress: progress}
+}
+
+// open opens the backend for a command without an experiment.
+func (f *backendFlags) open(cmd *cobra.Command) (*backend.Backend, error) {
+	kind := f.kind
+	if kind == "" {
+		kind = backend.Auto
+	}
+	cfg := backend.Config{Kind: kind, Threads: backend.DefaultConfig().Threads}
+	if err := cfg.Validate(); err != nil {
+		return nil, usageErrorf("--backend: %w", err)
+	}
+	return backend.Open(cmd.Context(), cfg, f.options(cmd.ErrOrStderr()))
 }
 
 // addOutputFlag gives a command its -o flag; check is to be called first in RunE.

@@ -3,13 +3,13 @@ package main
 import (
 	"fmt"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
-	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/datasets"
 	"github.com/kelvin-ebm/kelvin/pkg/local"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
@@ -27,7 +27,7 @@ type energyFlags struct {
 	diagnostics          string
 }
 
-var energyFlagNames = []string{"dim", "set", "sampler", "steps", "step-size", "noise-scale", "diagnostics"}
+var energyFlagNames = []string{"dim", "set", "sampler", "steps", "step-size", "noise-scale"}
 
 func (e *energyFlags) add(cmd *cobra.Command) {
 	kinds := slices.DeleteFunc(samplers.KindNames(), func(k string) bool { return k == "flow" })
@@ -39,7 +39,6 @@ func (e *energyFlags) add(cmd *cobra.Command) {
 	f.IntVar(&e.steps, "steps", 0, "chain steps a scan, or of a descent or an annealing, with --energy (default 10, or the sampler's)")
 	f.StringVar(&e.stepSize, "step-size", "", "step size of the target rung, a number or a schedule, with --energy (default 0.01, or the sampler's)")
 	f.StringVar(&e.noiseScale, "noise-scale", "", "noise scale of the Langevin kinds, a number or a schedule, with --energy (default 1)")
-	f.StringVar(&e.diagnostics, "diagnostics", "", "npz file for mean, variance, energy and acceptance_rate of every kept step, with --energy and one rung")
 }
 
 // overrides splits the settings of the energy from those of the sampler, and adds to these what the flags say.
@@ -70,34 +69,47 @@ func (e *energyFlags) overrides(cmd *cobra.Command) (energy map[string]any, samp
 	return energy, sampler, nil
 }
 
-func (e *energyFlags) sample(cmd *cobra.Command, out string, s local.SampleOptions, flags backendFlags) (err error) {
+// read makes the energy and the sampler of the flags.
+func (e *energyFlags) read(cmd *cobra.Command) (models.Energy, samplers.Config, error) {
 	energyOptions, samplerOptions, err := e.overrides(cmd)
 	if err != nil {
-		return err
+		return nil, samplers.Config{}, err
 	}
 	if e.sampler == "flow" {
-		return usageErrorf("--sampler: flow follows a field from noise to data, want --run of a model that is one")
+		return nil, samplers.Config{}, usageErrorf("--sampler: flow follows a field from noise to data, want --run of a model that is one")
 	}
 	energy, err := local.AnalyticEnergy(e.name, e.dim, energyOptions)
 	if err != nil {
-		return usageError{err}
+		return nil, samplers.Config{}, usageError{err}
 	}
-	if s.Sampler, err = local.SamplerConfig(samplerOptions); err != nil {
-		return usageError{err}
+	sampler, err := local.SamplerConfig(samplerOptions)
+	if err != nil {
+		return nil, samplers.Config{}, usageError{err}
 	}
+	return energy, sampler, nil
+}
+
+// facts are what is known of an energy.
+func facts(e models.Energy) models.Facts {
+	if k, ok := e.(models.Known); ok {
+		return k.Known()
+	}
+	return models.Facts{}
+}
+
+func (e *energyFlags) sample(cmd *cobra.Command, out, temperingOut string, s local.SampleOptions, stop *stopFlags, flags backendFlags) (err error) {
+	energy, sampler, err := e.read(cmd)
+	if err != nil {
+		return err
+	}
+	s.Sampler = sampler
 	s.Diagnostics = e.diagnostics != ""
+	rounds := &roundTable{w: cmd.ErrOrStderr()}
+	s.Each = rounds.add
 	if err := s.Validate(); err != nil {
 		return usageError{err}
 	}
-	kind := flags.kind
-	if kind == "" {
-		kind = backend.Auto
-	}
-	cfg := backend.Config{Kind: kind, Threads: backend.DefaultConfig().Threads}
-	if err := cfg.Validate(); err != nil {
-		return usageErrorf("--backend: %w", err)
-	}
-	b, err := backend.Open(cmd.Context(), cfg, flags.options(cmd.ErrOrStderr()))
+	b, err := flags.open(cmd)
 	if err != nil {
 		return err
 	}
@@ -110,16 +122,25 @@ func (e *energyFlags) sample(cmd *cobra.Command, out string, s local.SampleOptio
 	if err != nil {
 		return err
 	}
+	if rounds.err != nil {
+		return rounds.err
+	}
 	files, err := e.write(energy.Dim(), out, got)
 	if err != nil {
 		return err
 	}
-	t := newTable(cmd.OutOrStdout(), "coordinate", "mean", "± se", "known", "variance", "known")
-	t.SetTitle("%s, %d samples, %s on %s", e.name, s.Samples, got.Explorer, b.Kind())
-	facts := models.Facts{}
-	if k, ok := energy.(models.Known); ok {
-		facts = k.Known()
+	if got.Tempering != nil {
+		got.Tempering.Name = e.name
+		if temperingOut != "" {
+			if err := got.Tempering.Write(temperingOut); err != nil {
+				return err
+			}
+			files = append(files, filepath.Join(temperingOut, local.TemperingFile))
+		}
 	}
+	t := newTable(cmd.OutOrStdout(), "coordinate", "mean", "± se", "known", "variance", "known")
+	t.SetTitle("%s, %d samples, %s on %s", e.name, len(got.Energy), got.Explorer, b.Kind())
+	facts := facts(energy)
 	known := func(v []float64, i int) string {
 		if i >= len(v) {
 			return "–"
@@ -131,14 +152,17 @@ func (e *energyFlags) sample(cmd *cobra.Command, out string, s local.SampleOptio
 	}
 	t.Render()
 	var lines []string
-	if len(got.SwapAccept) > 0 {
-		lines = append(lines, fmt.Sprintf("swap acceptance %s, %d restarts", local.Percentages(got.SwapAccept), got.Restarts))
+	if got.Tempering != nil {
+		lines = append(lines, swapLines(got.Tempering, stop)...)
 	}
 	if len(got.Accept) > 0 {
 		lines = append(lines, "explorer acceptance "+local.Percentages(got.Accept))
 	}
 	if got.Rejected > 0 {
 		lines = append(lines, fmt.Sprintf("%d proposals were not finite and were rejected, the first by chain %d at step %d", got.Rejected, got.Trace.FirstChain, got.Trace.FirstStep))
+	}
+	if t := got.Tempering; t != nil {
+		lines = append(append(lines, logZLines(t, facts.LogZ)...), verdictLines(t)...)
 	}
 	return printf(cmd.OutOrStdout(), "%s\n", strings.Join(append(lines, files...), "\n"))
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,8 @@ func newTrainCommand() *cobra.Command {
 		Use:   "train FILE",
 		Short: "Train an experiment in this process",
 		Long: `Train an experiment in this process and leave everything in the run's folder: the resolved experiment, metrics, cuts,
-parameters, samples, figures and report.html. Ctrl-C saves the state; --resume goes on from it bit for bit.`,
+parameters, samples, figures and report.html. Ctrl-C saves the state; --resume goes on from it bit for bit, which
+--check-serial proves beforehand.`,
 		Example: `  coordinator train examples/two-moons.yaml
   coordinator train examples/two-moons.yaml --set train.steps=2000 --set seed=3 --out runs/short
   coordinator train examples/two-moons.yaml --resume
@@ -31,6 +33,9 @@ parameters, samples, figures and report.html. Ctrl-C saves the state; --resume g
 	cmd.Flags().StringVar(&opts.Out, "out", "", "the run's folder (default runs/<name>)")
 	cmd.Flags().BoolVar(&opts.Resume, "resume", false, "go on from the last cut in the run's folder")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "show no progress")
+	cmd.Flags().IntVar(&opts.CheckSerial, "check-serial", 0, "first make so many adaptation rounds of tempering.adapt_every steps twice, with a cut and a restore in between, and compare all bits")
+	cmd.Flags().IntVar(&opts.Replicas, "replicas", 1, "workers that the shards of the experiment are spread over; any number comes to the same numbers")
+	cmd.Flags().StringVar(&opts.Spawn, "spawn", local.SpawnGoroutine, "what a worker is: "+oneOf(local.Spawns()))
 	b.add(cmd)
 	b.addParams(cmd, "the first weights")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -46,6 +51,17 @@ parameters, samples, figures and report.html. Ctrl-C saves the state; --resume g
 		}
 		if opts.Params = b.params; opts.Params != "" && opts.Resume {
 			return usageErrorf("--params: a run that goes on has its own weights, want no --resume")
+		}
+		if err := positive(map[string]int{"replicas": opts.Replicas}); err != nil {
+			return err
+		}
+		switch {
+		case !slices.Contains(local.Spawns(), opts.Spawn):
+			return usageErrorf("--spawn: %q, want %s", opts.Spawn, oneOf(local.Spawns()))
+		case opts.CheckSerial < 0:
+			return usageErrorf("--check-serial: %d, want 0 or more rounds", opts.CheckSerial)
+		case opts.CheckSerial > 0 && opts.Resume:
+			return usageErrorf("--check-serial: checks the first steps of a new run, want no --resume")
 		}
 		stderr := cmd.ErrOrStderr()
 		opts.Command = append([]string{"coordinator", "train"}, commandArgs(cmd, args)...)
@@ -74,7 +90,7 @@ func commandArgs(cmd *cobra.Command, args []string) []string {
 			out = append(out, "--set", s)
 		}
 	}
-	for _, name := range []string{"out", "backend", "params"} {
+	for _, name := range []string{"out", "backend", "params", "replicas", "spawn"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
 			out = append(out, "--"+name, f.Value.String())
 		}
@@ -90,6 +106,9 @@ func printSummary(w io.Writer, s *local.Summary) error {
 		if ev.NLLBox != nil {
 			text = fmt.Sprintf("test NLL %.1f nats, restricted to [%.3g, %.3g]² since the density has no finite integral", *ev.NLL, ev.NLLBox[0], ev.NLLBox[1])
 		}
+		if ev.NLLKind == "bridge" {
+			text += " by bridge sampling"
+		}
 		if ev.Entropy != nil {
 			text += fmt.Sprintf(" (entropy of the data law %.3f)", *ev.Entropy)
 		}
@@ -102,5 +121,10 @@ func printSummary(w io.Writer, s *local.Summary) error {
 		parts = append(parts, fmt.Sprintf("%d of %d modes, TV %.3f", *ev.ModesHit, *ev.Modes, *ev.ModeTV))
 	}
 	parts = append(parts, fmt.Sprintf("%d steps in %.1f s", s.Steps, s.Seconds))
-	return printf(w, "%s: %s\n%s\n", ev.Name, strings.Join(parts, "; "), "everything is in "+s.Dir+"; open "+s.Dir+"/report.html")
+	lines := []string{ev.Name + ": " + strings.Join(parts, "; ")}
+	if t := ev.Drawn(); t != nil {
+		lines = append(lines, verdictLines(t)...)
+	}
+	lines = append(lines, "everything is in "+s.Dir+"; open "+s.Dir+"/report.html")
+	return printf(w, "%s\n", strings.Join(lines, "\n"))
 }
