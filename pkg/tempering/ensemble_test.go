@@ -74,32 +74,55 @@ func TestIndexProcessWhenEverySwapIsAccepted(t *testing.T) {
 	}
 }
 
-// After a reset the walkers count as if they had just begun. With every swap accepted on four rungs a walker's trip takes
-// eight scans, so that the second 32 scans are the first over again.
+// A reset counts anew, and walkers go on as they are. With every swap accepted on four rungs a trip takes a walker eight
+// scans: 13 trips end in the first 32, none of them in the first eight, and 16 in the 32 after a reset, at once from its
+// first scan. A reset in the first eight scans forgives no more than those.
 func TestResetCountsFromTheReset(t *testing.T) {
 	const rungs, scans = 4, 32
 	e := newEnsemble(t, Settings{Ladder: uniformLadder(t, rungs), Columns: 2, Fresh: true})
 	v := make([]float64, 2*rungs)
-	run := func(from uint64) {
-		for scan := from; scan < from+scans; scan++ {
-			sweep(t, e, scan, nil, v)
+	at := uint64(0)
+	run := func(n int) {
+		for range n {
+			sweep(t, e, at, nil, v)
+			at++
 		}
 	}
-	run(0)
-	before := e.Snapshot()
-	rate := e.TripRate()
-	if want := 13. / (scans - 2*rungs); math.Abs(rate-want) > 1e-15 {
-		t.Errorf("%g round trips a scan, want %g", rate, want)
-	}
-	e.Reset()
-	after := e.Snapshot()
-	if !slices.Equal(before.Labels, after.Labels) || !slices.Equal(before.Lineage, after.Lineage) || !slices.Equal(before.Scans, after.Scans) {
-		t.Error("Reset moved walkers, lineage numbers or clocks")
+	expect := func(when string, trips, restarts, counted uint64) {
+		t.Helper()
+		s := e.Stats()
+		rate := 0.
+		if counted > 0 {
+			rate = float64(trips) / float64(counted)
+		}
+		if s.Trips != 2*trips || s.Restarts != 2*restarts || e.TripScans() != 2*counted || math.Abs(e.TripRate()-rate) > 1e-15 {
+			t.Errorf("%s: %d trips, %d restarts in %d scans that count, rate %g, want twice %d, %d and %d, and %g", when, s.Trips, s.Restarts, e.TripScans(), e.TripRate(), trips, restarts, counted, rate)
+		}
+		if err := e.Check(); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
 	}
 	run(scans)
-	s := e.Stats()
-	if s.Trips != 2*13 || s.Restarts != 2*15 || e.TripRate() != rate || s.Pairs[0].Attempts != scans {
-		t.Errorf("after the reset %d trips, %d restarts, rate %g and %d attempts, want as before it", s.Trips, s.Restarts, e.TripRate(), s.Pairs[0].Attempts)
+	expect("at first", 13, 15, scans-2*rungs)
+	before := e.Snapshot()
+	e.Reset()
+	after := e.Snapshot()
+	if !slices.Equal(before.Labels, after.Labels) || !slices.Equal(before.Lineage, after.Lineage) || !slices.Equal(before.Scans, after.Scans) || !slices.Equal(before.Direction, after.Direction) {
+		t.Error("Reset moved walkers, directions, lineage numbers or clocks")
+	}
+	expect("reset", 0, 0, 0)
+	run(scans)
+	expect("after the reset", 16, 16, scans)
+	if pair := e.Stats().Pairs[0].Attempts; pair != scans {
+		t.Errorf("%d attempts of the lowest pair after the reset, want %d", pair, scans)
+	}
+
+	e, at = newEnsemble(t, Settings{Ladder: uniformLadder(t, rungs), Columns: 2, Fresh: true}), 0
+	run(5)
+	e.Reset()
+	run(scans - 5)
+	if got := e.TripScans(); got != 2*(scans-2*rungs) || e.Stats().Trips != 2*13 {
+		t.Errorf("reset after 5 scans: %d trips in %d scans that count, want 26 in %d", e.Stats().Trips, got, 2*(scans-2*rungs))
 	}
 }
 

@@ -194,3 +194,61 @@ func TestOneScanKeepsTheLawOfEveryRung(t *testing.T) {
 		}
 	}
 }
+
+// The joint test of a conditional model: x ~ N(0, 1) has data y ~ N(x, 1/τ), and the ladder goes from the law of x to that
+// of x given y, V = −τ(y − x)²/2. Data given the target's x and, by exploration and sweep, x given the data, in turn, keep
+// the law of both: x and √τ·(y − x) stay independent draws of N(0, 1) (J. Geweke, J. Am. Stat. Assoc. 99, 799 (2004)). With
+// new data the rungs below the target are drawn from their laws, N(βτy/p, 1/p) with p = 1 + βτ.
+func TestDataAndStatesInTurnKeepTheirJointLaw(t *testing.T) {
+	const columns, rungs, turns, tau, level = 20_000, 4, 6, 8.0, 1e-3
+	ladder := uniformLadder(t, rungs)
+	run := func(see func(x, now, before float64) float64) (p float64) {
+		e := newEnsemble(t, Settings{Ladder: ladder, Columns: columns, Seed: 1})
+		draws := rng.New(5, rng.Dataset, 0, 0)
+		x, v := make([]float64, rungs*columns), make([]float64, rungs*columns)
+		y, before := make([]float64, columns), make([]float64, columns)
+		top := x[(rungs-1)*columns:]
+		for c := range top {
+			top[c] = draws.Normal()
+		}
+		for scan := range uint64(turns) {
+			copy(before, y)
+			for c := range y {
+				y[c] = top[c] + draws.Normal()/math.Sqrt(tau)
+			}
+			for row := range x {
+				c, beta := row%columns, ladder.betas[row/columns]
+				precision := 1 + beta*tau
+				mean := beta * tau * y[c] / precision
+				keep := 0.0
+				if row/columns == rungs-1 {
+					keep = 0.6
+				}
+				x[row] = mean + keep*(x[row]-mean) + math.Sqrt((1-keep*keep)/precision)*draws.Normal()
+				v[row] = see(x[row], y[c], before[c])
+			}
+			swapped := make([]float64, len(x))
+			for row, from := range sweep(t, e, scan, nil, v).Perm {
+				swapped[row] = x[from]
+			}
+			copy(x, swapped)
+		}
+		off := make([]float64, columns)
+		for c := range off {
+			off[c] = math.Sqrt(tau) * (y[c] - top[c])
+		}
+		least := 2 * distuv.UnitNormal.Survival(math.Abs(diagnostics.Correlation(top, off))*math.Sqrt(columns))
+		for _, z := range [][]float64{top, off} {
+			_, p := diagnostics.KolmogorovSmirnov(z, distuv.UnitNormal.CDF)
+			least = min(least, p)
+		}
+		return 3 * least
+	}
+	fit := func(x, y float64) float64 { return -tau * (y - x) * (y - x) / 2 }
+	if p := run(func(x, now, _ float64) float64 { return fit(x, now) }); p < level {
+		t.Errorf("p = %.3g, want the joint law kept", p)
+	}
+	if p := run(func(x, _, before float64) float64 { return fit(x, before) }); p >= level {
+		t.Errorf("p = %.3g with energies of the data before, want them found out", p)
+	}
+}

@@ -38,8 +38,10 @@ type LogZ struct {
 	Rungs []float64 `json:"rungs"`
 }
 
-// LogZ estimates log Z along the ladder at which the scans were recorded. A V that is not finite is an error that names
-// its place. Sums run in a fixed order: by ladder, then by scan.
+// LogZ estimates log Z along the ladder at which the scans were recorded. V = −Inf is a weight of zero, as that of a draw
+// of the reference which the energy forbids; forward and bridge hold, and what then is infinite is reported so. Where no
+// weight is left on a rung, and where a V is NaN or +Inf, the error names the place. Sums run in a fixed
+// order: by ladder, then by scan.
 func (r *Record) LogZ(betas []float64) (LogZ, error) {
 	fail := func(err error) (LogZ, error) { return LogZ{}, fmt.Errorf("tempering: log Z: %w", err) }
 	if r.rungs < 2 {
@@ -54,8 +56,8 @@ func (r *Record) LogZ(betas []float64) (LogZ, error) {
 	if _, err := LadderOf(betas); err != nil {
 		return fail(err)
 	}
-	if err := r.finite(); err != nil {
-		return fail(err)
+	if u := r.unweighed; u != nil {
+		return fail(fmt.Errorf("%s, want a finite number, or -Inf for a weight of zero", u))
 	}
 
 	out := LogZ{ForwardK: math.NaN(), ReverseK: math.NaN(), Rungs: make([]float64, 1, r.rungs)}
@@ -170,7 +172,11 @@ func logMean(w [][]float64) estimate {
 // logSum is Σ exp(x) as exp(max)·sum, so that it neither overflows nor vanishes. The zero value is empty.
 type logSum struct{ max, sum float64 }
 
-func (s *logSum) add(x float64) { *s = s.merge(logSum{x, 1}) }
+func (s *logSum) add(x float64) {
+	if !math.IsInf(x, -1) { // a weight of zero
+		*s = s.merge(logSum{x, 1})
+	}
+}
 
 func (s logSum) merge(o logSum) logSum {
 	switch {
@@ -180,6 +186,9 @@ func (s logSum) merge(o logSum) logSum {
 		return s
 	case o.max > s.max:
 		s, o = o, s
+	}
+	if math.IsInf(s.max, 1) {
+		return logSum{s.max, 1}
 	}
 	return logSum{s.max, s.sum + o.sum*math.Exp(o.max-s.max)}
 }
@@ -238,15 +247,35 @@ func bridgePair(up, down [][]float64, forward, reverse estimate) (estimate, erro
 		return leaveOneOut(sums, balance.merge)
 	}
 
-	// The root lies between the extremes of δV: beyond them one side of the equation has all its terms above a half and
-	// the other all below.
+	// As c falls, the left side rises to the number of weights on the lower rung that are not zero, and the right side falls
+	// to that of states on the upper one whose weight is.
 	lo, hi := math.Inf(1), math.Inf(-1)
+	samples, weighty, forbidden := 0, 0, 0
 	for b := range up {
-		lo = min(lo, slices.Min(up[b]), -slices.Max(down[b]))
-		hi = max(hi, slices.Max(up[b]), -slices.Min(down[b]))
+		samples += len(up[b])
+		for _, w := range up[b] {
+			if !math.IsInf(w, -1) {
+				weighty++
+				lo, hi = min(lo, w), max(hi, w)
+			}
+		}
+		for _, w := range down[b] {
+			if math.IsInf(w, 1) {
+				forbidden++
+				continue
+			}
+			lo, hi = min(lo, -w), max(hi, -w)
+		}
 	}
+	if weighty <= forbidden {
+		return estimate{}, fmt.Errorf("bridge: V is finite for %d states of the lower rung and -Inf for %d of the upper one, want more of the first", weighty, forbidden)
+	}
+	// Above all δV the left side has only terms below a half and the right side only terms above; far enough below them,
+	// the left side is within e^−L·samples of its largest and the right side within as much of its least.
+	lo -= math.Log(2 * float64(samples) / float64(weighty-forbidden))
+
 	out := newEstimate(len(up))
-	out.value = (forward.value + reverse.value) / 2
+	out.value = min(max((forward.value+reverse.value)/2, lo), hi) // the reverse estimate may be infinite
 	for range 200 {
 		c := out.value
 		all, without := at(c)

@@ -262,8 +262,9 @@ func TestLogZRefusesWhatItCannotUse(t *testing.T) {
 			if scan == 4 {
 				v[2*2+1] = math.NaN()
 			}
-		}), []float64{0, 0.5, 1}, "V = NaN on rung 2 of ladder 1 at scan 4, want a finite number"},
-		{"infinite", fill(3, 2, func(scan int, v []float64) { v[0] = math.Inf(-1) }), []float64{0, 0.5, 1}, "V = -Inf on rung 0 of ladder 0 at scan 0"},
+		}), []float64{0, 0.5, 1}, "V is NaN on rung 2 of ladder 1 at scan 4, want a finite number"},
+		{"without bounds", fill(3, 2, func(scan int, v []float64) { v[0] = math.Inf(1) }), []float64{0, 0.5, 1}, "V is +Inf on rung 0 of ladder 0 at scan 0, the first of 6 such, want a finite number"},
+		{"no weight at all", fill(3, 2, func(scan int, v []float64) { v[0], v[1] = math.Inf(-1), math.Inf(-1) }), []float64{0, 0.5, 1}, "rungs 0–1: bridge: V is finite for 0 states of the lower rung and -Inf for 0 of the upper one"},
 		{"another ladder", fill(3, 2, nil), []float64{0, 1}, "2 β for 3 rungs"},
 		{"not a ladder", fill(2, 2, nil), []float64{0, 0.5}, "β = 0.5 on the last rung, want 1"},
 		{"one rung", fill(1, 2, nil), []float64{1}, "1 rung, want at least 2"},
@@ -276,5 +277,40 @@ func TestLogZRefusesWhatItCannotUse(t *testing.T) {
 	z := logZ(t, fill(2, 1, nil), []float64{0, 1})
 	if !math.IsNaN(z.BridgeErr) || !math.IsNaN(z.ForwardErr) || !math.IsNaN(z.ReverseErr) || z.Bridge != 0 {
 		t.Errorf("%+v of one ladder, want a bridge of 0 and no errors", z)
+	}
+}
+
+// An energy that is infinite on half of the reference's draws halves Z, on the way to the first β above 0. A state on an
+// upper rung that its law forbids, as that of a chain which began outside, has no weight to lose in the bridge; the
+// reverse estimate is then infinite.
+func TestLogZOfAnEnergyWithForbiddenStates(t *testing.T) {
+	const ladders, scans = 4, 20
+	for _, forbidden := range []int{0, 4} { // states of the middle rung
+		r := newRecord(t, 3, ladders, scans)
+		for scan := range scans {
+			v := make([]float64, 3*ladders)
+			for b := range ladders {
+				if (scan+b)%2 == 0 {
+					v[b] = math.Inf(-1)
+				}
+			}
+			if scan < forbidden {
+				v[ladders+scan] = math.Inf(-1)
+			}
+			r.Add(v)
+		}
+		z := logZ(t, r, []float64{0, 0.3, 1})
+		// With n draws of V = 0, n of −Inf and, of 2n above, m of −Inf: n·σ(−c) = (2n−m)·σ(c) + m, and to the target
+		// (2n−m)·σ(−c) = 2n·σ(c).
+		n, m := ladders*scans/2., float64(forbidden)
+		s := (n - m) / (3*n - m)
+		first := math.Log(s / (1 - s))
+		second := math.Log((2*n - m) / (2 * n))
+		if math.Abs(z.Rungs[1]-first) > 1e-9 || math.Abs(z.Bridge-first-second) > 1e-9 || math.Abs(z.Forward-math.Log(0.5)-second) > 1e-12 {
+			t.Errorf("%d forbidden states: bridge %.6f %.6f, forward %.6f, want %.6f %.6f, %.6f", forbidden, z.Rungs[1], z.Bridge, z.Forward, first, first+second, math.Log(0.5)+second)
+		}
+		if reverse := z.Reverse; forbidden == 0 && reverse != 0 || forbidden > 0 && !math.IsInf(reverse, -1) {
+			t.Errorf("%d forbidden states: reverse %g, want 0, and -Inf with some", forbidden, reverse)
+		}
 	}
 }

@@ -29,6 +29,23 @@ type Record struct {
 	stride int         // every stride-th scan is kept
 	seen   int         // scans added
 	kept   [][]float64 // V of the scans 0, stride, 2·stride, …, each [K·B] rung-major
+
+	unweighed *unweighed // nil while there is none
+}
+
+// unweighed are energies that give a state no weight at all, not even zero, in all scans, kept or not: V = NaN, and +Inf,
+// which no density has.
+type unweighed struct {
+	v                         float64 // of the first
+	rung, ladder, scan, count int
+}
+
+func (u *unweighed) String() string {
+	text := fmt.Sprintf("V is %g on rung %d of ladder %d at scan %d", u.v, u.rung, u.ladder, u.scan)
+	if u.count > 1 {
+		text += fmt.Sprintf(", the first of %d such", u.count)
+	}
+	return text
 }
 
 // NewRecord returns an empty record of ladders columns of rungs, which keeps at most limit scans, at least 2.
@@ -47,6 +64,14 @@ func NewRecord(rungs, ladders, limit int) (*Record, error) {
 func (r *Record) Add(v []float64) {
 	if len(v) != r.rungs*r.ladders {
 		panic(fmt.Sprintf("tempering: record: %d values, want %d for %d rungs of %d ladders", len(v), r.rungs*r.ladders, r.rungs, r.ladders))
+	}
+	for row, x := range v {
+		if math.IsNaN(x) || math.IsInf(x, 1) {
+			if r.unweighed == nil {
+				r.unweighed = &unweighed{v: x, rung: row / r.ladders, ladder: row % r.ladders, scan: r.seen}
+			}
+			r.unweighed.count++
+		}
 	}
 	if r.seen%r.stride == 0 && len(r.kept) == r.limit {
 		r.thin()
@@ -142,16 +167,4 @@ func (r *Record) Histograms(bins int) []Histogram {
 		}
 	}
 	return out
-}
-
-// finite reports the first sample that is not finite, by rung, ladder and scan of the round.
-func (r *Record) finite() error {
-	for i, v := range r.kept {
-		for row, x := range v {
-			if math.IsNaN(x) || math.IsInf(x, 0) {
-				return fmt.Errorf("V = %g on rung %d of ladder %d at scan %d, want a finite number", x, row/r.ladders, row%r.ladders, i*r.stride)
-			}
-		}
-	}
-	return nil
 }

@@ -7,7 +7,8 @@ import (
 )
 
 // Round is the summary of one round of scans of a fixed law: one ladder, one set of parameters and step sizes. It is
-// what a run keeps of its tempering. Numbers that are not known are NaN; JSON has null for them, and reads it back.
+// what a run keeps of its tempering. Numbers that are not known are NaN, for which JSON has null; an infinite one is
+// "inf" or "-inf" there. Both are read back.
 type Round struct {
 	Number     int    `json:"number"`
 	Kind       string `json:"kind"` // adapt: the ladder moves after it; measure: ladder and step sizes are frozen
@@ -43,9 +44,10 @@ type Round struct {
 	LambdaDensity     []float64 `json:"lambda_density"` // the local barrier λ there
 	LambdaBarrier     []float64 `json:"lambda_barrier"` // Λ(β) there
 
-	LogZ *LogZ              `json:"log_z"` // nil where it was not measured
-	RHat map[string]float64 `json:"r_hat"` // split R̂ over the ladders on the target rung, by statistic: energy, norm, projection_0, …
-	ESS  map[string]float64 `json:"ess"`   // effective samples of the target rung over all ladders, by statistic
+	LogZ      *LogZ              `json:"log_z"`       // nil where it was not measured
+	LogZFault string             `json:"log_z_fault"` // why it could not be, though it was asked for
+	RHat      map[string]float64 `json:"r_hat"`       // split R̂ over the ladders on the target rung, by statistic: energy, norm, projection_0, …
+	ESS       map[string]float64 `json:"ess"`         // effective samples of the target rung over all ladders, by statistic
 
 	Up          []float64 `json:"up"`    // [K] share of the walkers that last saw rung 0, see [Ensemble.UpFraction]
 	Index       [][]int32 `json:"index"` // rung of up to 16 walkers, by scan
@@ -97,6 +99,13 @@ func (r *Round) Row() []string {
 		fmt.Sprintf("%d/%d", len(r.Betas), r.SuggestedRungs), leastAndMean(acceptances), z, leastAndMean(explorer),
 		cell(2, rho), significant(r.Seconds / float64(r.Scans)), significant(r.SwapP50),
 	}
+}
+
+// Yield is the least of the effective samples that the round gave of its statistics, by name, with what a second and a
+// gradient of the energy bought. All are NaN where none is known.
+func (r *Round) Yield() (statistic string, samples, perSecond, perGradient float64) {
+	statistic, samples = largest(r.ESS, -1)
+	return statistic, samples, samples / r.Seconds, samples / float64(r.Gradients)
 }
 
 // cell is a number of a table, a dash where there is none.

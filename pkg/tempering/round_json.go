@@ -1,37 +1,45 @@
 package tempering
 
 import (
-	"bytes"
 	"encoding/json"
 	"math"
 	"reflect"
 )
 
-// MarshalJSON writes numbers that are not finite as null.
+// MarshalJSON writes NaN as null, and infinite numbers as "inf" and "-inf".
 func (r Round) MarshalJSON() ([]byte, error) { return marshalNullable(r) }
 
-// UnmarshalJSON reads null as NaN.
+// UnmarshalJSON is the inverse of MarshalJSON.
 func (r *Round) UnmarshalJSON(data []byte) error { return unmarshalNullable(data, r) }
 
-// MarshalJSON writes numbers that are not finite as null.
+// MarshalJSON writes NaN as null, and infinite numbers as "inf" and "-inf".
 func (z LogZ) MarshalJSON() ([]byte, error) { return marshalNullable(z) }
 
-// UnmarshalJSON reads null as NaN.
+// UnmarshalJSON is the inverse of MarshalJSON.
 func (z *LogZ) UnmarshalJSON(data []byte) error { return unmarshalNullable(data, z) }
 
-// nullable is a number for which JSON has null where it is not finite.
+// nullable is a number for which JSON has null where it is NaN, and a word where it is infinite.
 type nullable float64
 
+// words are what JSON has for numbers that it does not have.
+var words = map[string]float64{"null": math.NaN(), `"inf"`: math.Inf(1), `"-inf"`: math.Inf(-1)}
+
 func (x nullable) MarshalJSON() ([]byte, error) {
-	if math.IsNaN(float64(x)) || math.IsInf(float64(x), 0) {
+	switch y := float64(x); {
+	case math.IsNaN(y):
 		return []byte("null"), nil
+	case math.IsInf(y, 1):
+		return []byte(`"inf"`), nil
+	case math.IsInf(y, -1):
+		return []byte(`"-inf"`), nil
+	default:
+		return json.Marshal(y)
 	}
-	return json.Marshal(float64(x))
 }
 
 func (x *nullable) UnmarshalJSON(data []byte) error {
-	if bytes.Equal(data, []byte("null")) {
-		*x = nullable(math.NaN())
+	if y, is := words[string(data)]; is {
+		*x = nullable(y)
 		return nil
 	}
 	return json.Unmarshal(data, (*float64)(x))

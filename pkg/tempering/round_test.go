@@ -18,7 +18,9 @@ func TestRoundThroughJSON(t *testing.T) {
 	unknown := healthyRound()
 	unknown.TripRate, unknown.SwapP99, unknown.LogZ.BridgeErr, unknown.LogZ.Rungs[2] = nan, nan, nan, nan
 	unknown.Rejections[1], unknown.Up[2], unknown.RHat["norm"] = nan, nan, nan
-	for name, want := range map[string]*Round{"healthy": healthyRound(), "with unknown numbers": unknown, "empty": {}} {
+	apart := healthyRound() // ladders that stand still, each elsewhere
+	apart.RHat["energy"], apart.LogZ.Reverse = math.Inf(1), math.Inf(-1)
+	for name, want := range map[string]*Round{"healthy": healthyRound(), "with unknown numbers": unknown, "with infinite numbers": apart, "empty": {}} {
 		text, err := json.Marshal(want)
 		if err != nil {
 			t.Fatal(err)
@@ -29,6 +31,9 @@ func TestRoundThroughJSON(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, &got, cmpopts.EquateNaNs()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if was, is := want.Verdict(), got.Verdict(); was != is {
+			t.Errorf("%s: verdict %q once it is read, was %q", name, is, was)
 		}
 		again, err := json.Marshal([]Round{got})
 		if err != nil || string(again) != "["+string(text)+"]" {
@@ -47,15 +52,24 @@ func TestRoundThroughJSON(t *testing.T) {
 		}
 	}
 	z, err := json.Marshal(LogZ{Bridge: 1, ForwardK: math.Inf(1)})
-	if err != nil || !strings.HasPrefix(string(z), `{"bridge":1,`) || !strings.Contains(string(z), `"forward_k":null`) {
+	if err != nil || !strings.HasPrefix(string(z), `{"bridge":1,`) || !strings.Contains(string(z), `"forward_k":"inf"`) {
 		t.Errorf("log Z alone: %s, %v", z, err)
 	}
 	var got LogZ
-	if err := json.Unmarshal(z, &got); err != nil || got.Bridge != 1 || !math.IsNaN(got.ForwardK) {
+	if err := json.Unmarshal(z, &got); err != nil || got.Bridge != 1 || !math.IsInf(got.ForwardK, 1) {
 		t.Errorf("log Z read back: %+v, %v", got, err)
 	}
 	if err := json.Unmarshal([]byte(`{"bridge":"x"}`), &got); err == nil {
 		t.Error("log Z of a word: no error")
+	}
+}
+
+func TestYieldOfRound(t *testing.T) {
+	if name, samples, second, gradient := healthyRound().Yield(); name != "norm" || samples != 8200 || second != 8200/12.5 || gradient != 8200./800_000 {
+		t.Errorf("%g effective samples of %s, %g a second, %g a gradient", samples, name, second, gradient)
+	}
+	if name, samples, second, gradient := (&Round{Seconds: 1, Gradients: 1}).Yield(); name != "" || !math.IsNaN(samples+second+gradient) {
+		t.Errorf("%g effective samples of %q, %g a second, %g a gradient, want none", samples, name, second, gradient)
 	}
 }
 

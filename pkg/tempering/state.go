@@ -14,7 +14,7 @@ type State struct {
 	Scans     []uint64 // [M] scans of the column
 	Restarts  []uint64 // [M]
 	Trips     []uint64 // [M] round trips
-	Since     []uint64 // [M] scans of the column at the last Reset
+	Since     []uint64 // [M] scan of the column 2K after which its trips count: its first, or 2K before the last Reset
 	Warming   []bool   // [M]
 	Swapped   []bool   // [K−1, M] by pair: it swapped in the present window (windowed only)
 
@@ -94,6 +94,7 @@ func (s State) check(rungs, columns int) error {
 	}
 	where := make([]int, rungs)
 	for c := range columns {
+		down := uint64(0) // walkers on their way back
 		for k := range where {
 			where[k] = -1
 		}
@@ -108,10 +109,13 @@ func (s State) check(rungs, columns int) error {
 			where[label] = k
 			if d := s.Direction[k*columns+c]; d > downward {
 				return fmt.Errorf("column %d: direction %d of walker %d, want 0, 1 or 2", c, d, k)
+			} else if d == downward {
+				down++
 			}
 		}
-		if s.Trips[c] > s.Restarts[c] {
-			return fmt.Errorf("column %d: %d round trips but %d restarts, want a restart in every trip", c, s.Trips[c], s.Restarts[c])
+		// Of the walkers that were on their way back at the last Reset, K at most, the restart was before it.
+		if s.Trips[c]+down > s.Restarts[c]+uint64(rungs) {
+			return fmt.Errorf("column %d: %d round trips and %d walkers on their way back, but %d restarts, want a restart in every trip", c, s.Trips[c], down, s.Restarts[c])
 		}
 		if s.Since[c] > s.Scans[c] {
 			return fmt.Errorf("column %d: counted since scan %d but only %d scans made", c, s.Since[c], s.Scans[c])

@@ -21,7 +21,7 @@ func TestRestoreRefusesABrokenState(t *testing.T) {
 		{"negative label", func(s *State) { s.Labels[3] = -1 }, "label -1"},
 		{"other number of columns", func(s *State) { s.Labels, s.Trips = s.Labels[:3], nil }, "labels: 3 values, want 6"},
 		{"impossible direction", func(s *State) { s.Direction[5] = 3 }, "direction 3 of walker 2"},
-		{"trips without restarts", func(s *State) { s.Trips[1] = 4 }, "column 1: 4 round trips but 0 restarts"},
+		{"trips without restarts", func(s *State) { s.Trips[1] = 4 }, "column 1: 4 round trips and 0 walkers on their way back, but 0 restarts"},
 		{"more accepted than tried", func(s *State) { s.Accepted[1] = 1 }, "pair 1"},
 		{"counted since the future", func(s *State) { s.Since[1] = 1 }, "column 1: counted since scan 1"},
 		{"gates of another ladder", func(s *State) { s.Swapped = s.Swapped[:3] }, "swapped: 3 values, want 4"},

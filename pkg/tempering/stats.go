@@ -52,36 +52,49 @@ func (e *Ensemble) ResetPairs() {
 	clear(e.state.AlphaSum)
 }
 
-// Reset forgets everything that was counted: the statistics of the pairs, restarts, trips and the directions of the
-// walkers, the shares of [Ensemble.UpFraction] and the non-finite ratios; [Ensemble.TripRate] counts from here. For when
-// the law of the rungs changed: a ladder moved, θ was loaded, the reference was refitted. Walkers, lineage numbers,
-// warming columns and the clocks of the columns stay as they are.
+// Reset counts anew from here: the statistics of the pairs, restarts, trips, the shares of [Ensemble.UpFraction] and the
+// non-finite ratios begin at zero. For the start of a round, and for when the law of the rungs changed: a ladder moved, the
+// reference was refitted. Walkers, their directions, lineage numbers, warming columns and the clocks of the columns stay as
+// they are, so that whoever is under way from the reference or back to it arrives as if nobody had looked.
 func (e *Ensemble) Reset() {
 	e.ResetPairs()
 	s := &e.state
-	clear(s.Direction)
 	clear(s.Restarts)
 	clear(s.Trips)
 	clear(s.Up)
 	clear(s.Down)
 	s.NonFinite = 0
-	copy(s.Since, s.Scans)
+	for c, scans := range s.Scans {
+		s.Since[c] = max(s.Since[c], scans-min(scans, e.startUp()))
+	}
 }
 
-// TripRate is the measured number of round trips a scan and column since the last Reset. The first 2K scans of a column
-// after it do not count, for no trip can end there; the rate is 0 until then. [PredictedTripRate] is what to compare it
-// with.
+// startUp is the number of first scans of a column in which no round trip can end, 2K.
+func (e *Ensemble) startUp() uint64 { return 2 * uint64(e.rungs) }
+
+// TripRate is the measured number of round trips a scan and column since the last Reset, of the scans of TripScans; 0 where
+// there are none. [PredictedTripRate] is what to compare it with.
 func (e *Ensemble) TripRate() float64 {
-	var trips, scans uint64
-	for c := range e.columns {
-		trips += e.state.Trips[c]
-		n := e.state.Scans[c] - e.state.Since[c]
-		scans += n - min(n, 2*uint64(e.rungs))
-	}
+	scans := e.TripScans()
 	if scans == 0 {
 		return 0
 	}
+	var trips uint64
+	for _, n := range e.state.Trips {
+		trips += n
+	}
 	return float64(trips) / float64(scans)
+}
+
+// TripScans is the number of scans since the last Reset in which trips could end, over all columns: all but the first 2K
+// of a column's life.
+func (e *Ensemble) TripScans() uint64 {
+	var scans uint64
+	for c, n := range e.state.Scans {
+		n -= e.state.Since[c]
+		scans += n - min(n, e.startUp())
+	}
+	return scans
 }
 
 // UpFraction is f(i), [K]: among the walkers recorded on rung i since the last Reset that have been on rung 0, the share

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -110,9 +111,38 @@ func (r *Round) expectedTrips() float64 {
 
 func (r *Round) efficiency() float64 { return r.TripRate / r.PredictedTripRate }
 
-// tooShort says that so few restarts prove nothing, for not many more could be expected.
+// lateness is the share of the trips that the walkers of a ladder may be short of for having begun anywhere: of x that could
+// be expected of each walker, those that a ladder makes from its start are about x − 0.7, whatever its length, rejections and
+// schedule (simulated at constant rejection, K from 6 to 50).
+func (r *Round) lateness() float64 {
+	return min(0.7*float64(len(r.Betas)*r.Ladders)/r.expectedTrips(), 1)
+}
+
+// tooShort says that the round cannot show whether the ladder mixes: not ten round trips could be expected of all ladders,
+// or they disagree where not ten could be expected of each. How many there were is no matter: a few come by luck.
 func (r *Round) tooShort() bool {
-	return len(r.Betas) > 1 && r.Restarts < 10 && !(r.expectedTrips() >= 10)
+	if len(r.Betas) < 2 {
+		return false
+	}
+	_, rhat := largest(r.RHat, 1)
+	return !(r.expectedTrips() >= 10) || apart(rhat) && r.fewEach()
+}
+
+// fewEach says that a ladder could not be expected to make ten round trips.
+func (r *Round) fewEach() bool {
+	return len(r.Betas) > 1 && !(r.expectedTrips() >= 10*float64(r.Ladders))
+}
+
+// apart says that ladders have not come to one law.
+func apart(rhat float64) bool { return rounded(rhat, 3) > 1.1 }
+
+// rounded is x as it is printed, so that no finding compares a number that the reader does not see.
+func rounded(x float64, decimals int) float64 {
+	y, err := strconv.ParseFloat(strconv.FormatFloat(x, 'f', decimals, 64), 64)
+	if err != nil {
+		panic(err) // it reads all that it writes
+	}
+	return y
 }
 
 // travel asks whether walkers bring news from the reference to the target. Swaps may be accepted and still lead nowhere.
@@ -128,9 +158,9 @@ func (r *Round) travel() []diagnosis {
 		return []diagnosis{{"bad", fmt.Sprintf("no restart in %s, %s", scans, accepts(pair, rejection)), "add " + number(r.missingRungs(), "rung")}}
 	case r.Restarts == 0 && expected >= 10:
 		return []diagnosis{{"bad", fmt.Sprintf("no restart in %s, where the swap acceptance allows %.0f", scans, expected), r.moreSteps()}}
-	case r.tooShort():
+	case !(expected >= 10):
 		return []diagnosis{{"note", fmt.Sprintf("%s in %s are too few to judge by", number(r.Restarts, "restart"), scans), "measure longer"}}
-	case expected >= 20 && r.efficiency() < 0.5:
+	case expected >= 20 && r.efficiency() < 0.5*(1-r.lateness()):
 		level := "warn"
 		if _, rhat := largest(r.RHat, 1); r.efficiency() < 0.1 || rhat > 1.01 { // trips are missing, and the ladders disagree
 			level = "bad"
@@ -142,15 +172,15 @@ func (r *Round) travel() []diagnosis {
 
 // agreement asks whether the ladders tell the same about the target, and how much.
 func (r *Round) agreement() (out []diagnosis) {
-	if name, rhat := largest(r.RHat, 1); rhat > 1.01 {
+	if name, rhat := largest(r.RHat, 1); rounded(rhat, 3) > 1.01 {
 		level := "warn"
-		if short := r.expectedTrips() < 10*float64(r.Ladders); rhat > 1.1 && !short { // a few trips a ladder prove no disagreement
+		if apart(rhat) && !r.fewEach() { // a few trips a ladder prove no disagreement
 			level = "bad"
 		}
 		out = append(out, diagnosis{level, fmt.Sprintf("the ladders disagree on %s, R̂ %.3f, want 1.01 or less", name, rhat), "measure longer or " + r.moreSteps()})
 	}
-	if name, ess := largest(r.ESS, -1); ess < 400 {
-		out = append(out, diagnosis{"warn", fmt.Sprintf("%.0f effective samples of %s, want 400", ess, name), "measure longer"})
+	if name, ess := largest(r.ESS, -1); math.Floor(ess) < 400 {
+		out = append(out, diagnosis{"warn", fmt.Sprintf("%.0f effective samples of %s, want 400", math.Floor(ess), name), "measure longer"})
 	}
 	return out
 }
@@ -264,8 +294,12 @@ func (r *Round) smootherPath() string {
 
 // exploration asks what a scan does between two sweeps.
 func (r *Round) exploration() (out []diagnosis) {
-	if rung, rho := largestOf(r.RhoV); rho > 0.5 {
-		out = append(out, diagnosis{"warn", fmt.Sprintf("V of rung %d keeps a correlation of %.2f through a scan, want 0.5 or less", rung, rho), r.moreSteps()})
+	if rung, rho := largestOf(r.RhoV); rounded(rho, 2) > 0.5 {
+		level := "warn"
+		if rounded(rho, 2) > 0.95 && !r.tooShort() { // whatever the swaps do, they have the same energies to do it with
+			level = "bad"
+		}
+		out = append(out, diagnosis{level, fmt.Sprintf("V of rung %d keeps a correlation of %.2f through a scan, want 0.5 or less", rung, rho), r.moreSteps()})
 		if r.Schedule == "windowed" {
 			out = append(out, diagnosis{"warn", "biased: the windowed schedule keeps the laws of the rungs only where exploration forgets the energies", "use tempering.schedule: deo"})
 		}
@@ -305,7 +339,7 @@ func (r *Round) energies() []diagnosis {
 			off[i] = math.NaN()
 		}
 	}
-	if i, most := largestOf(off); most > 0.9 {
+	if i, most := largestOf(off); rounded(most, 2) > 0.9 {
 		return []diagnosis{{"warn", fmt.Sprintf("rungs %d–%d share %s of their energies, want 10 %%", i, i+1, percent(1-most)), "add a rung between them"}}
 	}
 	return nil
@@ -314,13 +348,16 @@ func (r *Round) energies() []diagnosis {
 // evidence asks what log Z is worth.
 func (r *Round) evidence() (out []diagnosis) {
 	z := r.LogZ
+	if r.LogZFault != "" {
+		out = append(out, diagnosis{"warn", "log Z is not known, " + r.LogZFault, "look at the energy where the chains go"})
+	}
 	if z == nil {
-		return nil
+		return out
 	}
 	if want := 10 * uint64(r.Ladders); r.Restarts < want {
 		out = append(out, diagnosis{"warn", fmt.Sprintf("log Z is not to be quoted after %s of %s, want %d", number(r.Restarts, "restart"), number(r.Ladders, "ladder"), want), "measure longer"})
 	}
-	switch forward, reverse := z.ForwardK > 0.7, z.ReverseK > 0.7; {
+	switch forward, reverse := rounded(z.ForwardK, 2) > 0.7, rounded(z.ReverseK, 2) > 0.7; {
 	case forward && reverse:
 		out = append(out, diagnosis{"warn", fmt.Sprintf("forward and reverse log Z are unreliable, k̂ %.2f and %.2f of their weights, want 0.7 or less", z.ForwardK, z.ReverseK), "add rungs"})
 	case forward:

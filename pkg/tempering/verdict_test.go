@@ -165,7 +165,7 @@ func TestVerdict(t *testing.T) {
 // A round in which everything is wrong still names the gravest first, and says each thing once.
 func TestFindingsAreInOrder(t *testing.T) {
 	r := healthyRound()
-	r.RHat["energy"], r.NonFinite, r.LogZ.ReverseK, r.Stuck, r.RhoV[5] = 1.5, 1, 0.9, 2, 0.99
+	r.RHat["energy"], r.NonFinite, r.LogZ.ReverseK, r.Stuck, r.RhoV[5] = 1.5, 1, 0.9, 2, 0.9
 	var levels []string
 	seen := map[string]bool{}
 	for _, f := range r.Findings() {
@@ -186,10 +186,73 @@ func TestFindingsOfAnUnknownRound(t *testing.T) {
 	r := &Round{Kind: "measure", Scans: 500, Ladders: 8, Betas: []float64{0, 0.5, 1}, Rejections: []float64{nan, nan}, Accept: []float64{nan, nan, nan}, TargetAccept: 0.6,
 		RhoV: []float64{nan, nan, nan}, Overlap: []float64{nan, nan}, Restarts: 500, TripRate: nan, PredictedTripRate: nan, Barrier: nan,
 		RHat: map[string]float64{"energy": nan}, ESS: map[string]float64{"energy": nan}}
-	if got := r.Findings(); len(got) > 0 {
-		t.Errorf("findings %v, want none", got)
+	if got := r.Findings(); len(got) != 1 || got[0].Level != "note" {
+		t.Errorf("findings %v, want no more than that too little is known", got)
 	}
-	if got := r.Verdict(); got != "mixes: 500 restarts" {
+	if got := r.Verdict(); got != "too short to tell: 500 restarts in 500 scans of 8 ladders" {
 		t.Errorf("verdict %q", got)
+	}
+}
+
+// Whatever else speaks for a round, some numbers alone keep it from being called one that mixes; and what a finding compares
+// is what it prints.
+func TestNoRoundMixesThat(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		change  func(*Round)
+		verdict string // its beginning
+	}{
+		{"could not be expected to make ten trips, however many restarts there were", func(r *Round) { r.Scans, r.Ladders, r.Restarts, r.PredictedTripRate = 60, 1, 12, 0.162 },
+			"too short to tell: 12 restarts in 60 scans of 1 ladder"},
+		{"is no longer than 2K scans", func(r *Round) { r.Scans, r.Ladders = 12, 1000 }, "too short to tell: 4896 restarts in 12 scans of 1000 ladders"},
+		{"has ladders that disagree, though each is short", func(r *Round) { r.Scans, r.RHat["energy"] = 60, 1.2 },
+			"too short to tell: 4896 restarts in 60 scans of 16 ladders; the ladders disagree on energy, R̂ 1.200, want 1.01 or less"},
+		{"has ladders that stand still, each elsewhere", func(r *Round) { r.RHat["energy"] = math.Inf(1) }, "does not mix: the ladders disagree on energy, R̂ +Inf"},
+		{"has one rung and chains that disagree", func(r *Round) {
+			*r = Round{Betas: []float64{1}, Scans: 100, Ladders: 4, RHat: map[string]float64{"energy": 1.3}}
+		},
+			"does not mix: the ladders disagree on energy, R̂ 1.300"},
+		{"meets the same energies again and again", func(r *Round) { r.RhoV[3] = 0.96 }, "does not mix: V of rung 3 keeps a correlation of 0.96 through a scan, want 0.5 or less"},
+		{"meets the same energies and is short", func(r *Round) { r.Scans, r.RhoV[3] = 12, 0.96 }, "too short to tell: 4896 restarts in 12 scans of 16 ladders; V of rung 3"},
+	} {
+		r := healthyRound()
+		tc.change(r)
+		if got := r.Verdict(); !strings.HasPrefix(got, tc.verdict) {
+			t.Errorf("a round that %s: %q, want %q", tc.name, got, tc.verdict)
+		}
+	}
+	r := healthyRound()
+	r.RhoV[3], r.RHat["energy"], r.LogZ.ForwardK, r.LogZ.ReverseK, r.Overlap[2] = 0.5049, 1.01049, 0.7049, 0.7049, 0.0951
+	if got := r.Findings(); len(got) != 1 || got[0].Level != "ok" {
+		t.Errorf("numbers that are printed as those that are wanted: findings %v", got)
+	}
+	r.RhoV[3], r.ESS["norm"] = 0.506, 399.9
+	if got := r.Verdict(); !strings.Contains(got, "399 effective samples of norm, want 400") && !strings.Contains(got, "a correlation of 0.51") {
+		t.Errorf("%q", got)
+	}
+}
+
+// A ladder without a past makes its first trips late: that is no fault of the exploration. One that has made hardly any when
+// every walker could have made two has one.
+func TestLateTripsAreNoFault(t *testing.T) {
+	for _, tc := range []struct {
+		perWalker, efficiency float64
+		fault                 bool
+	}{{0.6, 0.05, false}, {1, 0.4, false}, {1, 0.1, true}, {2, 0.67, false}, {2, 0.2, true}, {50, 0.48, true}} {
+		r := healthyRound()
+		k := len(r.Betas)
+		r.Scans = 2*k + int(tc.perWalker*float64(k)/r.PredictedTripRate)
+		r.TripRate = tc.efficiency * r.PredictedTripRate
+		if fault := strings.Contains(r.Verdict(), "exploration too short"); fault != tc.fault {
+			t.Errorf("%g trips a walker expected, %g of them made: %q", tc.perWalker, tc.efficiency, r.Verdict())
+		}
+	}
+}
+
+func TestRoundThatCouldNotMeasureLogZ(t *testing.T) {
+	r := healthyRound()
+	r.LogZ, r.LogZFault = nil, "V is NaN on rung 0 of ladder 3 at scan 17, the first of 12 such, want a finite number"
+	if got, want := r.Verdict(), "mixes, with 1 warning: 4896 restarts, R̂ 1.003; log Z is not known, V is NaN on rung 0 of ladder 3 at scan 17, the first of 12 such, want a finite number; do: look at the energy where the chains go"; got != want {
+		t.Errorf("verdict %q, want %q", got, want)
 	}
 }
