@@ -9,6 +9,7 @@ import (
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/buffer"
+	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
 	"github.com/kelvin-ebm/kelvin/pkg/losses"
@@ -55,39 +56,67 @@ func groupTraining(t *testing.T, layout Layout, exchange string, change func(*Tr
 }
 
 // trainGroup trains in as many processes as held has entries, each with its shards, here goroutines over one mesh, and
-// returns the digest that the lead has after some steps, with a cut and a fresh start from it on the way.
-func trainGroup(t *testing.T, b *backend.Backend, cfg TrainerConfig, held [][]uint32) string {
+// returns the digest that the lead has after some steps. With several processes the training is cut in the middle, goes
+// on a little and is put back to the cut: in the processes that made it or, with fresh, in new ones.
+func trainGroup(t *testing.T, b *backend.Backend, cfg TrainerConfig, held [][]uint32, fresh bool) string {
 	t.Helper()
-	const steps = 7
+	const steps, cutAt = 9, 5
 	digests, errs := make([]string, len(held)), make([]error, len(held))
+	cuts := make(chan checkpoint.Cut, len(held)) // one for each process, from the lead
+	meshes := [2]*LocalMesh{{}, {}}              // before and after a fresh start
 	var wait sync.WaitGroup
-	mesh := &LocalMesh{}
 	for i, local := range held {
-		wait.Go(func() {
-			errs[i] = func() error {
-				cfg := cfg
-				cfg.Local, cfg.Mesh = local, mesh
-				tr, err := NewTrainer(b, cfg)
-				if err != nil {
-					return err
+		process := func() (digest string, err error) {
+			cfg := cfg
+			cfg.Local, cfg.Mesh = local, meshes[0]
+			tr, err := NewTrainer(b, cfg)
+			if err != nil {
+				return "", err
+			}
+			defer func() { tr.Close() }()
+			if err := tr.Start(); err != nil {
+				return "", err
+			}
+			for len(held) > 1 && tr.Step() < cutAt+1 {
+				if _, err := tr.TrainStep(); err != nil {
+					return "", err
 				}
-				defer tr.Close()
-				if err := tr.Start(); err != nil {
-					return err
+				if tr.Step() != cutAt {
+					continue
 				}
-				for range steps {
-					if _, err := tr.TrainStep(); err != nil {
-						return err
+				cut, err := tr.Cut()
+				if tr.Lead() != (err == nil) {
+					return "", fmt.Errorf("lead %t, cut %w", tr.Lead(), err)
+				}
+				for range cap(cuts) * b2i(tr.Lead()) {
+					cuts <- cut
+				}
+			}
+			if len(held) > 1 {
+				if fresh {
+					tr.Close()
+					cfg.Mesh = meshes[1]
+					if tr, err = NewTrainer(b, cfg); err != nil {
+						return "", err
 					}
 				}
-				digest, err := tr.Digest()
-				if tr.Lead() != (err == nil) {
-					return fmt.Errorf("lead %t, digest %w", tr.Lead(), err)
+				cut := <-cuts
+				if err := tr.Restore(&cut); err != nil {
+					return "", err
 				}
-				digests[i] = digest
-				return nil
-			}()
-		})
+			}
+			for tr.Step() < steps {
+				if _, err := tr.TrainStep(); err != nil {
+					return "", err
+				}
+			}
+			digest, err = tr.Digest()
+			if tr.Lead() != (err == nil) {
+				return "", fmt.Errorf("lead %t, digest %w", tr.Lead(), err)
+			}
+			return digest, nil
+		}
+		wait.Go(func() { digests[i], errs[i] = process() })
 	}
 	wait.Wait()
 	for _, err := range errs {
@@ -102,25 +131,43 @@ func trainGroup(t *testing.T, b *backend.Backend, cfg TrainerConfig, held [][]ui
 	return digests[0]
 }
 
-// However many processes hold the shards of an experiment, it comes to the same bits.
+// However many processes hold the shards of an experiment, and whether or not it was cut and put back on the way, it comes
+// to the same bits: with the plain ladder, and with both rungs of virtual swaps and a reference that is refitted.
 func TestPlacesOfShardsChangeNoBit(t *testing.T) {
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
 		for _, tc := range []struct {
 			placement, exchange string
 			split               int
-		}{{"ladder", "state", 4}, {"ladder", "label", 2}, {"rung", "state", 1}, {"rung", "state", 2}, {"rung", "label", 2}} {
-			t.Run(fmt.Sprintf("%s, %s, split %d", tc.placement, tc.exchange, tc.split), func(t *testing.T) {
+			rich, everywhere    bool
+		}{
+			{"ladder", "state", 4, false, false}, {"ladder", "label", 2, false, false}, {"rung", "state", 1, false, false}, {"rung", "label", 2, false, false},
+			{"ladder", "state", 4, true, false}, {"ladder", "label", 2, true, true}, {"rung", "state", 1, true, false}, {"rung", "state", 2, true, true},
+			{"rung", "label", 2, true, false},
+		} {
+			if b.Kind() != backend.Go && !tc.everywhere { // compiles long
+				continue
+			}
+			t.Run(fmt.Sprintf("%s, %s, split %d, rich %t", tc.placement, tc.exchange, tc.split, tc.rich), func(t *testing.T) {
 				layout := Layout{Placement: tc.placement, Split: tc.split, Rungs: 3, Chains: 8, Groups: 1}
-				cfg := groupTraining(t, layout, tc.exchange, nil)
+				cfg := groupTraining(t, layout, tc.exchange, func(c *TrainerConfig) {
+					if tc.rich { // the first refit is at the fourth fence
+						c.Spec.Weighted, c.Spec.Virtual, c.Spec.Variational = true, true, true
+						c.Tempering.VirtualSwaps, c.Tempering.Reference, c.Tempering.AdaptEvery = true, "variational", 1
+					}
+				})
 				var all []uint32
 				for _, p := range layout.Shards(0) {
 					all = append(all, p.ID)
 				}
-				want := trainGroup(t, b, cfg, [][]uint32{all})
+				want := trainGroup(t, b, cfg, [][]uint32{all}, false)
 				n := len(all)
-				for _, held := range [][][]uint32{{all[:1], all[1:]}, {all[1:], all[:1]}, {all[n-1:], all[:n/2], all[n/2 : n-1]}} {
+				places := [][][]uint32{{all[n-1:], all[:n/2], all[n/2 : n-1]}, {all[:1], all[1:]}, {all[1:], all[:1]}}
+				if b.Kind() != backend.Go {
+					places = places[:1]
+				}
+				for _, held := range places {
 					held = slices.DeleteFunc(held, func(ids []uint32) bool { return len(ids) == 0 })
-					if got := trainGroup(t, b, cfg, held); got != want {
+					if got := trainGroup(t, b, cfg, held, b.Kind() == backend.Go); got != want {
 						t.Errorf("shards held as %v: digest %.12s, want %.12s as in one process", held, got, want)
 					}
 				}

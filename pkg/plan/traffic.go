@@ -12,7 +12,7 @@ import (
 // rungs; its rows where labels move between shards):
 //
 //	energies   a scan: 8·(2n + r + 1) of every shard to each of the R − 1 others: V, V₀, acceptance, non-finite proposals
-//	rows       a scan, placement rung, exchange of states: 4·D each way for every accepted swap of two rungs apart; none to
+//	rows       a scan, placement rung, exchange of states: 4·D each way for every accepted swap of two replicas; none to
 //	           a rung 0 that is drawn anew
 //	negatives  a step: 4·D for each chain that is a negative of the step and not where the lead is
 //	theta      a step: 4·(P + 5) of the lead to each of the R − 1 others; the five are the scores of the step
