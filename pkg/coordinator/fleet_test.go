@@ -50,6 +50,7 @@ type scenario struct {
 	Layout    engine.Layout
 	Averaging averaging.Config
 	LR        float64
+	Target    string // a law that stands still, see targets; "": a network learns
 }
 
 func (s scenario) offer() replica.Offer {
@@ -65,6 +66,9 @@ func build(text []byte, _ string) (replica.Experiment, error) {
 	var s scenario
 	if err := json.Unmarshal(text, &s); err != nil {
 		return replica.Experiment{}, err
+	}
+	if s.Target != "" {
+		return buildTarget(s)
 	}
 	network, err := models.Config{Kind: "mlp", Hidden: []int{8}}.Build(2)
 	if err != nil {

@@ -248,7 +248,7 @@ func (g *group) explore(scan uint64, draws []Draw) (Result, error) {
 				errs[i] = fmt.Errorf("shard %d: %w", g.places[i].ID, err)
 				return
 			}
-			found := slices.Concat(r.V, r.V0, r.Accept, []float64{float64(r.NonFinite)})
+			found := to32(slices.Concat(r.V, r.V0, r.Accept, []float64{float64(r.NonFinite)}))
 			g.mesh.Post(Key{Shard: g.places[i].ID, Kind: EnergiesBlob, Scan: g.call}, numberBytes(found))
 		})
 	}
@@ -274,15 +274,42 @@ func (g *group) explore(scan uint64, draws []Draw) (Result, error) {
 	return r, nil
 }
 
-// gather puts what the shards found into the rows of the group.
+// gather brings what the shards found to all processes, by way of the lead: as many blobs as there are shards and processes,
+// not as many as pairs of them. V0 stays with the lead, who alone reports.
 func (g *group) gather() (Result, error) {
-	rows, rungs := g.spec.rows(), g.spec.Rungs
-	energies := rows
-	if g.spec.ladder() == 1 {
-		energies = 0
+	rows, rungs := g.energies(), g.spec.Rungs
+	key := Key{Shard: g.places[g.layout.Lead()].ID, Kind: GatheredBlob, Scan: g.call}
+	var r Result
+	if g.lead != nil {
+		var err error
+		if r, err = g.collect(); err != nil {
+			return Result{}, err
+		}
+		g.mesh.Post(key, numberBytes(to32(slices.Concat(r.V, r.Accept, []float64{float64(r.NonFinite)}))))
 	}
-	r := Result{V: make([]float64, energies), V0: make([]float64, energies), Accept: make([]float64, rungs)}
-	accept := make([]float64, rows) // of every row
+	// The lead reads its own blob too, so that all have the same bits.
+	all, err := pull[float32](g.mesh, key, rows+rungs+1)
+	if err != nil {
+		return Result{}, err
+	}
+	found := to64(all)
+	r.V, r.Accept, r.NonFinite = found[:rows], found[rows:rows+rungs], int(found[rows+rungs])
+	return r, nil
+}
+
+// energies is the number of rows of the group whose energies are wanted: none where nobody swaps.
+func (g *group) energies() int {
+	if g.spec.ladder() == 1 {
+		return 0
+	}
+	return g.spec.rows()
+}
+
+// collect puts what the shards found into the rows of the group.
+func (g *group) collect() (Result, error) {
+	rows := g.energies()
+	r := Result{V: make([]float64, rows), V0: make([]float64, rows)}
+	accept := make([]float64, g.spec.rows()) // of every row
 	ofPlace := inverse(g.labels)
 	for _, p := range g.places {
 		n, rates := p.rows(), p.Rungs[1]-p.Rungs[0]
@@ -290,10 +317,10 @@ func (g *group) gather() (Result, error) {
 			rates = n
 		}
 		held := n
-		if energies == 0 {
+		if rows == 0 {
 			held = 0
 		}
-		found, err := pull[float64](g.mesh, Key{Shard: p.ID, Kind: EnergiesBlob, Scan: g.call}, 2*held+rates+1)
+		found, err := pull[float32](g.mesh, Key{Shard: p.ID, Kind: EnergiesBlob, Scan: g.call}, 2*held+rates+1)
 		if err != nil {
 			return Result{}, err
 		}
@@ -303,13 +330,13 @@ func (g *group) gather() (Result, error) {
 				of = int(ofPlace[of])
 			}
 			if held > 0 {
-				r.V[of], r.V0[of] = found[row], found[held+row]
+				r.V[of], r.V0[of] = float64(found[row]), float64(found[held+row])
 			}
-			accept[of] = rate
+			accept[of] = float64(rate)
 		})
 		r.NonFinite += int(found[len(found)-1])
 	}
-	r.Accept = rungMeans(accept, rungs)
+	r.Accept = rungMeans(accept, g.spec.Rungs)
 	return r, nil
 }
 

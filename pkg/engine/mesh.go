@@ -10,15 +10,19 @@ import (
 // Kind says what a blob between shards is.
 type Kind uint8
 
-// The kinds of blobs. Numbers are little-endian; [rows] and [dim] are those of the shard that posts.
+// The kinds of blobs. Numbers are little-endian; [rows] and [dim] are those of the shard that posts. V is what the device
+// gave, a float32.
 const (
-	EnergiesBlob Kind = 1 // float64: V, V0 [rows] each, acceptance and the number of non-finite proposals of the shard's rungs
+	EnergiesBlob Kind = 1 // float32: V, V0 [rows] each, acceptance and the number of non-finite proposals of the shard's rungs
 	RowsBlob     Kind = 2 // float32 [n, dim]: states that go to another shard, in the order of its rows
 	GradientBlob Kind = 3 // float32 [P]: a group's gradient
 	ThetaBlob    Kind = 4 // float32 [P + scores]: the parameters after a step
 	StatesBlob   Kind = 5 // float32 [rows, dim]: all states of a shard
 	// NegativesBlob is float32 [n, dim]: the states of a shard that are negatives of the step.
 	NegativesBlob Kind = 6
+	// GatheredBlob is float32: V [K·B] of the group, acceptance [K] and the number of non-finite proposals, from the lead, who
+	// gathers the energies for all.
+	GatheredBlob Kind = 7
 )
 
 // Key names a blob. Every shard posts at most one blob under each.
@@ -30,7 +34,7 @@ type Key struct {
 }
 
 func (k Key) String() string {
-	return fmt.Sprintf("%s of shard %d, scan %d", [...]string{"nothing", "energies", "rows", "gradient", "parameters", "states", "negatives"}[min(int(k.Kind), 6)], k.Shard, k.Scan)
+	return fmt.Sprintf("%s of shard %d, scan %d", [...]string{"nothing", "energies", "rows", "gradient", "parameters", "states", "negatives", "gathered energies"}[min(int(k.Kind), 7)], k.Shard, k.Scan)
 }
 
 // Mesh carries blobs between the shards of an experiment, wherever they are. Nothing is pushed: a shard posts what others

@@ -75,7 +75,8 @@ func TestTemperingConfig(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "rungs: 0") || !strings.Contains(err.Error(), `path: "sideways"`) {
 		t.Errorf("%v, want every fault", err)
 	}
-	if _, err = TemperingConfig([]string{"adapt_every=3", "reference_scale=2"}); err == nil || !strings.Contains(err.Error(), "adapt_every: is about training") || !strings.Contains(err.Error(), "--reference-std") {
+	if _, err = TemperingConfig([]string{"adapt_every=3", "reference_scale=2", "split=2", "placement=rung"}); err == nil || !strings.Contains(err.Error(), "split: is about training") || !strings.Contains(err.Error(), "placement: is about training") ||
+		!strings.Contains(err.Error(), "adapt_every: is about training") || !strings.Contains(err.Error(), "--reference-std") {
 		t.Errorf("%v, want no keys about training", err)
 	}
 }

@@ -22,13 +22,14 @@ func SamplerConfig(sets []string) (samplers.Config, error) {
 }
 
 // TemperingConfig reads a tempering section from overrides as experiments have them, "rungs=8" or "betas=[0, 0.1, 1]",
-// with the defaults of an experiment. Keys about training are refused. The error lists every fault, each by its key.
+// with the defaults of an experiment. Keys about training, and about the replicas that share it, are refused. The error lists every fault, each by its key.
 func TemperingConfig(sets []string) (tempering.Config, error) {
 	c, err := section("tempering", "data: {dataset: gaussian_mixture}\ntrain: {steps: 1, batch: 64}\n", sets)
 	if err != nil {
 		return tempering.Config{}, err
 	}
-	training := map[string]string{"scans": "--scans", "adapt_every": "the rounds of --burn or --adapt-scans", "virtual_swaps": "no such key", "reference_scale": "--reference-std"}
+	training := map[string]string{"scans": "--scans", "adapt_every": "the rounds of --burn or --adapt-scans", "virtual_swaps": "no such key",
+		"placement": "no such key", "split": "no such key", "reference_scale": "--reference-std"}
 	var errs []error
 	for _, set := range sets {
 		key, _, _ := strings.Cut(set, "=")

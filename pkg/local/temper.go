@@ -40,20 +40,28 @@ type Until struct {
 	RHat     float64       // largest split R̂ of the target chains, above 1
 }
 
-// rhatEvery is the number of scans between two looks at R̂.
-const rhatEvery = 64
-
-// met names the first rule that is met; "" while none is.
+// met names the first rule that is met; "" while none is. R̂ of ladders that had no time to differ says nothing: it counts from
+// ten round trips on that the swap acceptance allows.
 func (u Until) met(at engine.Standing) string {
 	switch {
 	case u.Restarts > 0 && at.Restarts >= u.Restarts:
 		return "restarts"
 	case u.Time > 0 && at.Elapsed >= u.Time:
 		return "time"
-	case u.RHat > 0 && at.Scans%rhatEvery == 0 && at.RHat() < u.RHat:
+	case u.RHat > 0 && rhatAt(at.Scans) && at.ExpectedTrips() >= 10 && at.RHat() < u.RHat:
 		return "rhat"
 	}
 	return ""
+}
+
+// rhatAt says whether R̂ is looked at after so many scans: 64, 96, 144 and so on, so that all looks together cost no more than
+// a few.
+func rhatAt(scans int) bool {
+	look := 64
+	for look < scans {
+		look += look / 2
+	}
+	return look == scans
 }
 
 // ErrSerial is returned where a repeated computation came to other bits.
@@ -84,7 +92,7 @@ type Tempering struct {
 	Step    int                `json:"step"` // training steps behind the law
 	Backend string             `json:"backend"`
 	Rounds  []*tempering.Round `json:"rounds"` // those that adapted, then the one that counts
-	Ended   string             `json:"ended"`  // the rule that ended the last round: scans, restarts, time or rhat
+	Ended   string             `json:"ended"`  // what ended the last round: a rule, scans, restarts, time or rhat, or interrupted
 
 	X      []float32 `json:"-"` // [n, dim], states of the target rung
 	Energy []float64 `json:"-"` // [n]
@@ -93,7 +101,8 @@ type Tempering struct {
 // Final is the round that counts.
 func (t *Tempering) Final() *tempering.Round { return t.Rounds[len(t.Rounds)-1] }
 
-// Temper adapts a ladder to a law with fixed weights and then measures it.
+// Temper adapts a ladder to a law with fixed weights and then measures it. A context that is cancelled while it measures ends
+// the round as a rule would, after the scan under way; Tempering.Ended says so.
 func Temper(ctx context.Context, b *backend.Backend, cfg engine.SamplerConfig, theta []float32, o TemperOptions) (_ *Tempering, err error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -137,17 +146,17 @@ func Temper(ctx context.Context, b *backend.Backend, cfg engine.SamplerConfig, t
 		if !o.Tune || left == 0 || rungs == cfg.Tempering.Rungs {
 			continue
 		}
-		next, err := resize(b, &cfg, s.Adapted(), r, rungs)
+		next, err := resize(b, &cfg, s, theta, r, rungs)
 		if err != nil {
 			return nil, err
 		}
 		s.Close()
 		s = next
-		if err := s.Start(theta); err != nil {
-			return nil, err
-		}
 	}
-	r, err := s.Round(ctx, engine.RoundOptions{Scans: o.Scans, Each: o.collect(s, out)})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r, err := s.Round(context.WithoutCancel(ctx), engine.RoundOptions{Scans: o.Scans, Each: o.collect(ctx, s, out)})
 	if err != nil {
 		return nil, err
 	}
@@ -163,8 +172,8 @@ func Temper(ctx context.Context, b *backend.Backend, cfg engine.SamplerConfig, t
 	return out, nil
 }
 
-// collect gathers samples after each scan and ends the round when that is enough.
-func (o TemperOptions) collect(s *engine.Sampler, out *Tempering) func(engine.Standing) error {
+// collect gathers samples after each scan and ends the round when that is enough, or ctx cancelled.
+func (o TemperOptions) collect(ctx context.Context, s *engine.Sampler, out *Tempering) func(engine.Standing) error {
 	want := -1
 	return func(at engine.Standing) error {
 		if gap := max(1, o.Gap); o.Samples > 0 && len(out.X) != want && at.Scans%gap == 0 {
@@ -176,6 +185,10 @@ func (o TemperOptions) collect(s *engine.Sampler, out *Tempering) func(engine.St
 			out.X = append(out.X, rows...)
 			out.X = out.X[:min(want, len(out.X))]
 		}
+		if ctx.Err() != nil {
+			out.Ended = "interrupted"
+			return engine.ErrEnough
+		}
 		if rule := o.Stop.met(at); rule != "" {
 			out.Ended = rule
 			return engine.ErrEnough
@@ -185,10 +198,10 @@ func (o TemperOptions) collect(s *engine.Sampler, out *Tempering) func(engine.St
 }
 
 // resized is the number of rungs that a round asks for: the suggestion where it is far from what there is. Few scans say
-// little, and a ladder that is rebuilt starts afresh, so that a change has to be worth it.
+// little, and new rungs have to find their laws, so that a change has to be worth it.
 func resized(r *tempering.Round, rungs int) int {
 	const fewest = 30 // attempts of each pair and ladder
-	if r.Attempts < fewest || r.SuggestedRungs < 2 {
+	if r.Attempts < fewest*uint64(r.Ladders) || r.SuggestedRungs < 2 {
 		return rungs
 	}
 	if want := r.SuggestedRungs; float64(want) > 1.25*float64(rungs) || float64(want) < 0.6*float64(rungs) {
@@ -200,8 +213,9 @@ func resized(r *tempering.Round, rungs int) int {
 // maxRungs is the most rungs that tuning gives a ladder by itself.
 const maxRungs = 128
 
-// resize makes a sampler with another number of rungs, at equal shares of the barrier that the round found.
-func resize(b *backend.Backend, cfg *engine.SamplerConfig, was engine.Adapted, r *tempering.Round, rungs int) (*engine.Sampler, error) {
+// resize makes a sampler with another number of rungs, at equal shares of the barrier that the round found, and starts it: a
+// rung begins with copies of the states of the rung of was that was next to it on the hotter side, whose law is the wider.
+func resize(b *backend.Backend, cfg *engine.SamplerConfig, was *engine.Sampler, theta []float32, r *tempering.Round, rungs int) (*engine.Sampler, error) {
 	curve, err := tempering.NewCurve(r.Betas, r.Rejections, float64(r.Attempts))
 	if err != nil {
 		return nil, err
@@ -210,34 +224,65 @@ func resize(b *backend.Backend, cfg *engine.SamplerConfig, was engine.Adapted, r
 	if err != nil {
 		return nil, err
 	}
+	rows, err := was.Chains()
+	if err != nil {
+		return nil, err
+	}
+	from := was.Adapted()
 	cfg.Tempering.Rungs, cfg.Tempering.Betas = rungs, nil
 	cfg.Spec.Rungs = rungs
-	cfg.Start = engine.Adapted{Betas: ladder.Betas(), Reference: was.Reference}
-	for _, beta := range cfg.Start.Betas { // a rung has the step-size factor of the one that was nearest
-		nearest := 0
-		for k, other := range was.Betas {
-			if math.Abs(other-beta) < math.Abs(was.Betas[nearest]-beta) {
+	cfg.Start = engine.Adapted{Betas: ladder.Betas(), Reference: from.Reference}
+	var states []float32
+	size := len(rows) / len(from.Betas) // of the states of a rung
+	for _, beta := range cfg.Start.Betas {
+		hotter, nearest := 0, 0
+		for k, other := range from.Betas {
+			if other <= beta {
+				hotter = k
+			}
+			if math.Abs(other-beta) < math.Abs(from.Betas[nearest]-beta) {
 				nearest = k
 			}
 		}
-		cfg.Start.Factors = append(cfg.Start.Factors, was.Factors[nearest])
+		cfg.Start.Factors = append(cfg.Start.Factors, from.Factors[nearest])
+		states = append(states, rows[hotter*size:(hotter+1)*size]...)
 	}
-	return engine.NewSampler(b, *cfg)
+	s, err := engine.NewSampler(b, *cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.StartAt(theta, cfg.Start, states); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
 }
 
-// checkSerial makes the first rounds twice, the second time a scan at a time, and compares all that the next scan depends
-// on.
+// checkSerial makes the first rounds that adapt twice and compares, after each, all that the next scan depends on: states,
+// walkers, ladder, step sizes, reference, statistics. The second time another sampler takes over after half of the rounds, with
+// programs compiled anew, from what the first leaves behind.
 func checkSerial(ctx context.Context, b *backend.Backend, cfg engine.SamplerConfig, theta []float32, o TemperOptions) error {
-	digests := func() (out []string, err error) {
+	digests := func(takeOver int) (out []string, err error) {
 		s, err := engine.NewSampler(b, cfg)
 		if err != nil {
 			return nil, err
 		}
-		defer s.Close()
+		defer func() { s.Close() }()
 		if err := s.Start(theta); err != nil {
 			return nil, err
 		}
 		for scans := 2; len(out) < o.CheckSerial; scans *= 2 {
+			if len(out) == takeOver {
+				next, err := engine.NewSampler(b, cfg)
+				if err != nil {
+					return nil, err
+				}
+				err = next.Resume(s)
+				s.Close()
+				if s = next; err != nil {
+					return nil, err
+				}
+			}
 			if _, err := s.Round(ctx, engine.RoundOptions{Scans: scans, Adapt: true}); err != nil {
 				return nil, err
 			}
@@ -249,11 +294,11 @@ func checkSerial(ctx context.Context, b *backend.Backend, cfg engine.SamplerConf
 		}
 		return out, nil
 	}
-	first, err := digests()
+	first, err := digests(-1)
 	if err != nil {
 		return err
 	}
-	second, err := digests()
+	second, err := digests(o.CheckSerial / 2)
 	if err != nil {
 		return err
 	}

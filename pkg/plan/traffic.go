@@ -11,7 +11,8 @@ import (
 // within a replica. With R replicas that hold shards of a group, n rows of a shard and r numbers of its acceptance (its
 // rungs; its rows where labels move between shards):
 //
-//	energies   a scan: 8·(2n + r + 1) of every shard to each of the R − 1 others: V, V₀, acceptance, non-finite proposals
+//	energies   a scan: 4·(2n + r + 1) of every shard to the lead: V, V₀, acceptance, non-finite proposals; then
+//	           4·(K·B + K + 1) of the lead to each of the R − 1 others: V, acceptance, non-finite proposals of the group
 //	rows       a scan, placement rung, exchange of states: 4·D each way for every accepted swap of two replicas; none to
 //	           a rung 0 that is drawn anew
 //	negatives  a step: 4·D for each chain that is a negative of the step and not where the lead is
@@ -62,7 +63,7 @@ func (e Experiment) traffic(exchange string, holders []int) Traffic {
 
 func (t *Traffic) of(kind engine.Kind) *float64 {
 	switch kind {
-	case engine.EnergiesBlob:
+	case engine.EnergiesBlob, engine.GatheredBlob:
 		return &t.Energies
 	case engine.RowsBlob:
 		return &t.Rows
@@ -89,12 +90,11 @@ func (e Experiment) transfers(exchange string, holders []int, yield func(transfe
 		lead := holders[places[e.Layout.Lead()].ID]
 		leads = append(leads, lead)
 		for _, to := range members(places, holders) {
-			for _, p := range places {
-				send(transfer{engine.EnergiesBlob, holders[p.ID], to, scans, scans * float64(e.energies(exchange, p))})
-			}
+			send(transfer{engine.GatheredBlob, lead, to, scans, scans * float64(e.gathered())})
 			send(transfer{engine.ThetaBlob, lead, to, 1, float64(4 * (e.Params + scores))})
 		}
 		for _, p := range places {
+			send(transfer{engine.EnergiesBlob, holders[p.ID], lead, scans, scans * float64(e.energies(exchange, p))})
 			if n := e.negatives(exchange, p); n > 0 {
 				send(transfer{engine.NegativesBlob, holders[p.ID], lead, math.Min(1, n), n * state})
 			}
@@ -143,7 +143,7 @@ func members(places []engine.Place, holders []int) []int {
 	return out
 }
 
-// energies is the size of the blob that tells others of a place after a scan.
+// energies is the size of the blob that tells the lead of a place after a scan.
 func (e Experiment) energies(exchange string, p engine.Place) int {
 	n, rates := rows(p), p.Rungs[1]-p.Rungs[0]
 	if exchange == "label" && e.Layout.Placement == "rung" {
@@ -152,7 +152,16 @@ func (e Experiment) energies(exchange string, p engine.Place) int {
 	if e.Layout.Rungs == 1 {
 		n = 0 // a single rung swaps with nobody
 	}
-	return 8 * (2*n + rates + 1)
+	return 4 * (2*n + rates + 1)
+}
+
+// gathered is the size of the blob in which the lead tells all others what the shards of a group found.
+func (e Experiment) gathered() int {
+	rows := e.Layout.Rungs * e.Layout.Chains
+	if e.Layout.Rungs == 1 {
+		rows = 0
+	}
+	return 4 * (rows + e.Layout.Rungs + 1)
 }
 
 // negatives is the expected number of chains of a place that are negatives of a step. These are the chains that are on the

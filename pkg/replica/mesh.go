@@ -48,7 +48,7 @@ type meshCounts struct {
 }
 
 // numKinds is one more than the last engine.Kind.
-const numKinds = engine.NegativesBlob + 1
+const numKinds = engine.GatheredBlob + 1
 
 // Traffic is what a replica moved of one kind of blob. Sent counts what was offered to other replicas.
 type Traffic struct {
@@ -80,6 +80,7 @@ func (c *meshCounts) read() Moved {
 var wireKinds = [numKinds]transport.Kind{
 	engine.EnergiesBlob: transport.KindEnergies, engine.RowsBlob: transport.KindRows, engine.GradientBlob: transport.KindGradient,
 	engine.ThetaBlob: transport.KindTheta, engine.StatesBlob: transport.KindStates, engine.NegativesBlob: transport.KindNegatives,
+	engine.GatheredBlob: transport.KindGathered,
 }
 
 // newMesh is the mesh of a generation; perGroup is the number of shards of a group.

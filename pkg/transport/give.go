@@ -32,11 +32,12 @@ const (
 	KindEnergies                  // of all chains of a shard
 	KindStates                    // all states of a shard
 	KindBulk                      // what a command brings or asks for
+	KindGathered                  // energies of all chains of a group
 )
 
 var kindNames = [...]string{
 	KindRows: "rows", KindNegatives: "negatives", KindTheta: "parameters", KindGradient: "gradient", KindContrib: "contribution", KindEnergies: "energies",
-	KindStates: "states", KindBulk: "bulk",
+	KindStates: "states", KindBulk: "bulk", KindGathered: "gathered energies",
 }
 
 // String is the name of the kind in docs/protocol.md.
@@ -47,7 +48,7 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-func (k Kind) known() bool { return k >= KindRows && k <= KindBulk }
+func (k Kind) known() bool { return k >= KindRows && k <= KindGathered }
 
 // Key names a blob.
 type Key struct {
