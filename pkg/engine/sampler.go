@@ -120,6 +120,9 @@ func (s *Sampler) Resume(from *Sampler) error {
 	return nil
 }
 
+// AtStep reads the schedules of the kernel at another training step, from the next start on.
+func (s *Sampler) AtStep(n int) { s.t.cfg.StepsBefore = n }
+
 // Close frees the device memory.
 func (s *Sampler) Close() { s.t.Close() }
 
