@@ -296,6 +296,9 @@ func (p *Parts) evidence(ctx context.Context, b *backend.Backend, w taught, ev *
 	if ev.tempering == nil || ev.tempering.Final().LogZ == nil {
 		if ev.NLL == nil && ev.NLLNote == "" {
 			ev.NLLNote = fmt.Sprintf("no quadrature in %d dimensions, and no log Z was measured", p.Data.Dim)
+			if ev.tempering != nil && ev.tempering.Final().LogZFault != "" {
+				ev.NLLNote = "no log Z: " + ev.tempering.Final().LogZFault
+			}
 		}
 		return nil
 	}

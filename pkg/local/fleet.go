@@ -168,24 +168,6 @@ func (p *Parts) looks() []int {
 	return out
 }
 
-// traffic says what the replicas moved between them, and which part of the time they waited for it.
-func (f *fleet) traffic(training time.Duration) string {
-	var bytes uint64
-	var waited time.Duration
-	moved := f.Moved()
-	for _, m := range moved {
-		waited += m.Waited
-		for _, kind := range m.Kinds {
-			bytes += kind.BytesReceived
-		}
-	}
-	if bytes == 0 {
-		return "nothing moved between replicas"
-	}
-	return fmt.Sprintf("%.1f MB moved between %d replicas, which waited %.0f %% of their time", float64(bytes)/1e6, len(moved),
-		100*waited.Seconds()/(training.Seconds()*float64(len(moved))))
-}
-
 // Close ends the replicas.
 func (f *fleet) Close() {
 	f.Fleet.Close()
@@ -236,11 +218,15 @@ func (r *run) open(ctx context.Context) (err error) {
 	f, err := r.parts.openFleet(ctx, r.backend, r.opts, func(text string) {
 		if r.show != nil {
 			r.show.Log(text)
+			r.muster()
 		}
 	})
 	if err != nil {
 		return errors.Join(err, r.backend.Close())
 	}
 	r.trainer = f
+	if r.opts.Replicas > 1 {
+		r.crew = &crew{layout: r.parts.layout(), scans: max(1, r.parts.Config.Tempering.Scans)}
+	}
 	return nil
 }

@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 
 	"github.com/kelvin-ebm/kelvin/pkg/diagnostics"
@@ -51,6 +52,7 @@ func (m *monitor) look(ctx context.Context, r *run) ([]runlog.Value, error) {
 			return nil, err
 		}
 	}
+	m.sampler.AtStep(w.steps)
 	if err := m.sampler.StartFrom(w.theta, cfg.Start); err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func (m *monitor) look(ctx context.Context, r *run) ([]runlog.Value, error) {
 		return nil, err
 	}
 	if round.LogZ == nil {
-		return nil, errors.New("the ladder gave no log Z")
+		return nil, fmt.Errorf("the ladder gave no log Z: %s", round.LogZFault)
 	}
 	energy, err := energies(r.trainer)(p.Test.Rows)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/testutil"
-	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
 	"github.com/kelvin-ebm/kelvin/pkg/schedules"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
@@ -113,7 +112,7 @@ func TestCheckSerialOfALadder(t *testing.T) {
 	if err := checkSerial(t.Context(), b, cfg, nil, o); err != nil {
 		t.Errorf("labels, variational: %v", err)
 	}
-	cfg.Spec.Network = drifting{cfg.Spec.Network, cfg.Spec.Network.(models.Energy), new(int)}
+	cfg.Spec.Network = drifting{cfg.Spec.Network, cfg.Spec.Network, new(int)}
 	if err := checkSerial(t.Context(), b, cfg, nil, o); !errors.Is(err, ErrSerial) || !strings.Contains(err.Error(), "after round 1 the digests") {
 		t.Errorf("an energy that changes: %v, want ErrSerial after round 1", err)
 	}

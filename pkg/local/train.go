@@ -99,6 +99,7 @@ type run struct {
 	lastCut int // step of the last cut; -1 before the first
 	redone  int // steps made again in earlier starts
 	monitor monitor
+	crew    *crew // nil where one replica trains, or none
 }
 
 // Train trains an experiment from its start or from its last cut, and leaves everything in the run's folder. Nothing is
@@ -156,8 +157,8 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 	if err := r.loop(ctx); err != nil {
 		return nil, err
 	}
-	if f, ok := r.trainer.(*fleet); ok {
-		r.show.Log(f.traffic(time.Since(r.started)))
+	if r.crew != nil {
+		r.show.Log(r.crew.total(r.trainer.(*fleet).Moved()))
 	}
 	r.show.Done("evaluating the model and drawing its figures …")
 	return r.finish(ctx)
@@ -208,7 +209,7 @@ func (r *run) sameExperiment() error {
 
 func (r *run) progress() runlog.Progress {
 	o := r.opts.Show
-	o.Name, o.Total, o.Start = r.parts.Config.Name, r.parts.Steps, r.trainer.Step()
+	o.Name, o.Total, o.Start, o.Replicas = r.parts.Config.Name, r.parts.Steps, r.trainer.Step(), r.opts.Replicas
 	w := r.opts.Progress
 	if w == nil {
 		w, o.Quiet = io.Discard, true
@@ -220,6 +221,7 @@ func (r *run) progress() runlog.Progress {
 func (r *run) start() (err error) {
 	r.show = r.progress()
 	r.announce()
+	r.muster()
 	if err := r.parts.begin(r.trainer, r.opts.Params); err != nil {
 		return err
 	}
@@ -329,6 +331,7 @@ func (r *run) loop(ctx context.Context) error {
 	lastCut := time.Now()
 	lastRecord, recordAt := r.trainer.Step(), time.Now()
 	var window stretch
+	r.muster()
 	for r.trainer.Step() < r.parts.Steps {
 		if ctx.Err() != nil && settled(r.trainer) {
 			if err := r.cut(); err != nil {
@@ -355,6 +358,9 @@ func (r *run) loop(ctx context.Context) error {
 			status.Note = fmt.Sprintf("restarts %d", stats.Restarts)
 		}
 		r.show.Update(report.Step, status)
+		if settled(r.trainer) {
+			r.muster()
+		}
 		last := report.Step == r.parts.Steps
 		every := r.parts.Config.Evaluate.Every
 		look := every > 0 && report.Step%every == 0 && !last
@@ -372,6 +378,7 @@ func (r *run) loop(ctx context.Context) error {
 			if err := r.record(report, window, chains, rate, monitored); err != nil {
 				return err
 			}
+			r.round(report.Step, status, stats)
 			window = stretch{}
 			if chains != nil {
 				chains.ResetPairs()

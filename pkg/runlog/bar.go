@@ -22,6 +22,8 @@ const (
 // bar is a line that is redrawn at the bottom of the terminal:
 //
 //	two-moons   42% ━━━━━━━━━━╸────────── 4032/9600  212/s  26s left  loss 0.1234  swap 0.41 min 0.62 mean
+//
+// Several replicas have a line each below it, see rows.
 type bar struct {
 	w        io.Writer
 	progress *mpb.Progress
@@ -32,18 +34,21 @@ type bar struct {
 	gate sync.RWMutex // held by Log while it writes, so that Done waits for it
 	done bool         // guarded by gate
 
-	mu     sync.Mutex // guards all below
-	pace   pace
-	status Status
-	seen   bool
+	mu       sync.Mutex // guards all below
+	pace     pace
+	status   Status
+	seen     bool
+	replicas []Replica
+	width    int // of the terminal, as last drawn
 }
 
 func newBar(w io.Writer, o ProgressOptions) *bar {
 	if o.Width <= 0 {
 		o.Width = 80
 	}
-	b := &bar{w: w, o: o, pace: newPace(o)}
-	b.progress = mpb.New(mpb.WithOutput(sized(w)), mpb.WithWidth(o.Width), mpb.ForceTTY(), mpb.WithAutoRefresh())
+	out, width, height := sized(w, o)
+	b := &bar{w: w, o: o, pace: newPace(o), width: width}
+	b.progress = mpb.New(mpb.WithOutput(out), mpb.WithWidth(o.Width), mpb.ForceTTY(), mpb.WithAutoRefresh())
 	style := mpb.BarStyle().Lbound("").Rbound("").Filler("━").Tip("╸").Padding("─").
 		FillerMeta(b.paint(sgrFill)).TipMeta(b.paint(sgrFill)).PaddingMeta(b.paint(sgrFaint))
 	// The bar takes what the words leave. On a narrow terminal words go first: the width decides which, in right.
@@ -51,23 +56,27 @@ func newBar(w io.Writer, o ProgressOptions) *bar {
 	b.bar = b.progress.New(0, style,
 		mpb.PrependDecorators(decor.Any(b.left)),
 		mpb.AppendDecorators(decor.Any(b.right)),
+		b.rows(height),
 	)
 	b.bar.SetTotal(int64(o.Total), false)
 	b.bar.SetCurrent(int64(o.Start))
 	return b
 }
 
-// sized hides from mpb that w is a terminal when the terminal does not know its size, as in some containers: mpb would
-// find no room for the bar.
-func sized(w io.Writer) io.Writer {
+// noHeight is the number of lines of a terminal that does not say it.
+const noHeight = 24
+
+// sized returns what to draw on and its size. It hides from mpb that w is a terminal when the terminal does not know its
+// size, as in some containers: mpb would find no room for the bar.
+func sized(w io.Writer, o ProgressOptions) (out io.Writer, width, height int) {
 	f, ok := w.(*os.File)
 	if !ok {
-		return w
+		return w, o.Width, noHeight
 	}
 	if width, height, err := term.GetSize(int(f.Fd())); err == nil && width > 0 && height > 0 {
-		return w
+		return w, width, height
 	}
-	return struct{ io.Writer }{w}
+	return struct{ io.Writer }{w}, o.Width, noHeight
 }
 
 func (b *bar) paint(sgr string) func(string) string {
@@ -83,6 +92,9 @@ func (b *bar) paint(sgr string) func(string) string {
 const minBar = 8
 
 func (b *bar) left(s decor.Statistics) string {
+	b.mu.Lock()
+	b.width = s.AvailableWidth
+	b.mu.Unlock()
 	percent := fmt.Sprintf("%3d%%", 100*s.Current/max(s.Total, 1))
 	if b.o.Name == "" || s.AvailableWidth < 90+len([]rune(b.o.Name)) { // the numbers are worth more
 		return percent

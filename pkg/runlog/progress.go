@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +25,11 @@ type Status struct {
 type Progress interface {
 	// Update says that a step is done.
 	Update(step int, s Status)
+	// Round says what the steps since the last round came to, in a training by several replicas: a bar shows it as a line
+	// above, plain lines add it to the next of them.
+	Round(step int, r Round)
+	// Replicas says who works, until it is called again. The slice is kept.
+	Replicas(replicas []Replica)
 	// Log shows a line of text above the progress. It goes on working after Done.
 	Log(line string)
 	// Done ends the progress, at its last step or wherever it was interrupted, and shows a closing line unless it is empty.
@@ -36,6 +42,8 @@ type ProgressOptions struct {
 	Name  string // of the run
 	Total int    // steps wanted, at least 1
 	Start int    // steps made before, when the run was resumed
+
+	Replicas int // that work on it; several have a line each
 
 	Quiet    bool             // show log lines only
 	Terminal bool             // a bar that is redrawn, instead of lines
@@ -78,6 +86,8 @@ type quiet struct {
 }
 
 func (q *quiet) Update(int, Status) {}
+func (q *quiet) Round(int, Round)   {}
+func (q *quiet) Replicas([]Replica) {}
 func (q *quiet) Done(string)        {}
 
 func (q *quiet) Log(line string) {
@@ -88,15 +98,17 @@ func (q *quiet) Log(line string) {
 
 // plain shows a line now and then, for log files and pipes: at the first step, then ever more seldom, as due says.
 type plain struct {
-	mu    sync.Mutex // guards all below
-	w     io.Writer
-	o     ProgressOptions
-	pace  pace
-	seen  bool
-	due   time.Duration // since the start: when the next line is due
-	shown int           // step of the last line
-	last  Status
-	done  bool
+	mu       sync.Mutex // guards all below
+	w        io.Writer
+	o        ProgressOptions
+	pace     pace
+	seen     bool
+	due      time.Duration // since the start: when the next line is due
+	shown    int           // step of the last line
+	last     Status
+	round    Round // the last; zero before
+	replicas []Replica
+	done     bool
 }
 
 // due is when the next line is wanted, given the time that passed: at 1, 2, 5, 10, 20, 30 seconds, every minute up to
@@ -142,7 +154,23 @@ func (p *plain) line(s Status) {
 		}
 	}
 	parts = append(parts, statusParts(s)...)
+	parts = append(parts, p.round.added()...)
 	writeLine(p.w, strings.Join(parts, "  "))
+	if len(p.replicas) > 0 {
+		writeLine(p.w, replicasLine(p.replicas))
+	}
+}
+
+func (p *plain) Round(_ int, r Round) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.round = r
+}
+
+func (p *plain) Replicas(replicas []Replica) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.replicas = replicas
 }
 
 func (p *plain) Log(line string) {
@@ -271,17 +299,22 @@ func formatLoss(x float64) string {
 func statusParts(s Status) []string {
 	parts := []string{"loss " + formatLoss(s.Loss)}
 	if len(s.SwapAccept) > 0 {
-		least, sum := s.SwapAccept[0], 0.0
-		for _, a := range s.SwapAccept {
-			least = min(least, a)
-			sum += a
-		}
-		parts = append(parts, fmt.Sprintf("swap %.2f min %.2f mean", least, sum/float64(len(s.SwapAccept))))
+		least, mean := leastAndMean(s.SwapAccept)
+		parts = append(parts, fmt.Sprintf(swapFormat, least, mean))
 	}
 	if s.Note != "" {
 		parts = append(parts, s.Note)
 	}
 	return parts
+}
+
+const swapFormat = "swap %.2f min %.2f mean"
+
+func leastAndMean(accept []float64) (least, mean float64) {
+	for _, a := range accept {
+		mean += a / float64(len(accept))
+	}
+	return slices.Min(accept), mean
 }
 
 // writeLine writes in one call, so that lines of several writers do not mix. A terminal that went away is no reason to
