@@ -45,8 +45,10 @@ type swapBench struct {
 	PerSecond  float64 `json:"sweeps_per_second"`
 	Acceptance float64 `json:"acceptance"` // of tried swaps
 
-	// EnergyBytes are those that tell one other replica of a chain; RowBytes those of all states that a sweep moves.
+	// EnergyBytes are those by which the lead tells one other replica of a chain, LeadBytes those by which it is told, over all
+	// chains, its own too; RowBytes those of all states that a sweep moves.
 	EnergyBytes float64 `json:"energy_bytes_a_chain"`
+	LeadBytes   float64 `json:"lead_bytes_a_chain"`
 	RowBytes    float64 `json:"row_bytes_a_sweep"`
 }
 
@@ -56,8 +58,8 @@ func newBenchSwapCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "swap",
 		Short: "Time a swap sweep between replicas over a broker on this machine",
-		Long: `Time a swap sweep of a ladder whose rungs are on replicas of their own: each posts the energies of its chains, pulls those of
-all others, and decides all swaps; with exchange state it then posts the states that leave it and pulls those that come.
+		Long: `Time a swap sweep of a ladder whose rungs are on replicas of their own: each posts the energies of its chains, the lead
+gathers them for all, and all decide all swaps; with exchange state it then posts the states that leave it and pulls those that come.
 Coordinator, replicas and broker are those of a training, here in one process; the replicas reach the broker over the
 loopback interface (--link tcp) or within the process. Instead of exploring, chains get energies that swap one time in three.`,
 		Example: `  coordinator bench swap --rungs 8 --chains 1024 --exchange label -o json
@@ -196,11 +198,13 @@ func (r *swapBench) report(lead *swapMember, moved map[string]replica.Moved) {
 	}
 	r.Acceptance = float64(accepted) / float64(attempts)
 	for _, m := range moved {
-		r.EnergyBytes += float64(m.Kinds[engine.EnergiesBlob].BytesReceived)
+		r.EnergyBytes += float64(m.Kinds[engine.GatheredBlob].BytesReceived)
+		r.LeadBytes += float64(m.Kinds[engine.EnergiesBlob].BytesReceived)
 		r.RowBytes += float64(m.Kinds[engine.RowsBlob].BytesReceived)
 	}
 	all := float64(warmSweeps + r.Sweeps)
 	r.EnergyBytes /= all * float64(r.Rungs*r.Chains*max(1, r.Replicas-1))
+	r.LeadBytes /= all * float64(r.Rungs*r.Chains)
 	r.RowBytes /= all
 }
 
@@ -283,7 +287,7 @@ func (m *swapMember) TrainStep() (engine.Report, error) {
 
 func milliseconds(since time.Time) float64 { return float64(time.Since(since).Nanoseconds()) / 1e6 }
 
-// exchangeEnergies posts what a training posts of the local shards and gathers V of all, [K·B].
+// exchangeEnergies posts what a training posts of the local shards and gives V of all, [K·B], which the lead gathers.
 func (m *swapMember) exchangeEnergies(scan uint64) ([]float64, error) {
 	b := m.bench.Chains
 	rates := 1
@@ -295,9 +299,9 @@ func (m *swapMember) exchangeEnergies(scan uint64) ([]float64, error) {
 		rungOf[at] = i / b
 	}
 	for _, shard := range m.local {
-		found := make([]float64, 2*b+rates+1)
+		found := make([]float32, 2*b+rates+1)
 		for row := range b {
-			found[row] = m.energy(rungOf[int(shard)*b+row], row)
+			found[row] = float32(m.energy(rungOf[int(shard)*b+row], row))
 		}
 		copy(found[b:2*b], found[:b])
 		data, err := binary.Append(nil, binary.LittleEndian, found)
@@ -306,22 +310,45 @@ func (m *swapMember) exchangeEnergies(scan uint64) ([]float64, error) {
 		}
 		m.mesh.Post(engine.Key{Shard: shard, Kind: engine.EnergiesBlob, Scan: scan}, data)
 	}
-	at := make([]float64, m.bench.Rungs*b) // by place
-	for _, p := range m.places {
-		data, err := m.mesh.Pull(context.Background(), engine.Key{Shard: p.ID, Kind: engine.EnergiesBlob, Scan: scan})
+	key := engine.Key{Shard: m.lead(), Kind: engine.GatheredBlob, Scan: scan}
+	if slices.Contains(m.local, m.lead()) {
+		at := make([]float32, m.bench.Rungs*b) // by place
+		for _, p := range m.places {
+			data, err := m.mesh.Pull(context.Background(), engine.Key{Shard: p.ID, Kind: engine.EnergiesBlob, Scan: scan})
+			if err != nil {
+				return nil, err
+			}
+			if _, err := binary.Decode(data, binary.LittleEndian, at[int(p.ID)*b:int(p.ID+1)*b]); err != nil {
+				return nil, err
+			}
+		}
+		all := make([]float32, len(at)+m.bench.Rungs+1) // with the acceptance of the rungs and a count
+		for i, place := range m.labels {
+			all[i] = at[place]
+		}
+		data, err := binary.Append(nil, binary.LittleEndian, all)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := binary.Decode(data, binary.LittleEndian, at[int(p.ID)*b:int(p.ID+1)*b]); err != nil {
-			return nil, err
-		}
+		m.mesh.Post(key, data)
 	}
-	v := make([]float64, len(at))
-	for i, place := range m.labels {
-		v[i] = at[place]
+	data, err := m.mesh.Pull(context.Background(), key)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]float32, m.bench.Rungs*b)
+	if _, err := binary.Decode(data, binary.LittleEndian, all); err != nil {
+		return nil, err
+	}
+	v := make([]float64, len(all))
+	for i, x := range all {
+		v[i] = float64(x)
 	}
 	return v, nil
 }
+
+// lead is the shard that gathers the energies.
+func (m *swapMember) lead() uint32 { return m.places[m.bench.layout().Lead()].ID }
 
 // exchangeRows moves the states of accepted swaps, each of which is between neighbours.
 func (m *swapMember) exchangeRows(scan uint64, perm []int32) error {

@@ -30,13 +30,14 @@ func testInvariance(cmd *cobra.Command, e *energyFlags, l *ladderFlags, seed uin
 	if cfg.Sampler.IsFlow() || cfg.Sampler.Settles() {
 		return usageErrorf("--sampler: %s has no law, want one that has", e.sampler)
 	}
+	const usual = 5 // rungs
 	if !cmd.Flags().Changed("rungs") {
-		l.rungs = 5
+		l.rungs = usual
 	}
 	if cmd.Flags().Changed("chains") {
 		cfg.Ladders = l.chains
 	}
-	if cfg.Tempering, err = l.config(cmd); err != nil {
+	if cfg.Tempering, err = l.config(cmd, usual); err != nil {
 		return err
 	}
 	if cfg.Tempering.Rungs < 2 {

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,13 +35,17 @@ func (l *ladderFlags) add(cmd *cobra.Command, rungs int, usage string) {
 }
 
 // config is the section that the flags describe. Those of a single key stand before --tempering, which has the last word.
-func (l *ladderFlags) config(cmd *cobra.Command) (tempering.Config, error) {
+// usual is the number of rungs where --tempering is given and nothing is said of rungs; 0 leaves it to the section.
+func (l *ladderFlags) config(cmd *cobra.Command, usual int) (tempering.Config, error) {
 	if err := positive(map[string]int{"rungs": l.rungs, "chains": l.chains}); err != nil {
 		return tempering.Config{}, err
 	}
 	sets := []string{fmt.Sprintf("chains=%d", l.chains)}
-	if len(l.sets) == 0 || cmd.Flags().Changed("rungs") { // a ladder that is spoken of is a ladder
+	switch {
+	case len(l.sets) == 0 || cmd.Flags().Changed("rungs"):
 		sets = append(sets, fmt.Sprintf("rungs=%d", l.rungs))
+	case usual > 0 && !slices.ContainsFunc(l.sets, func(set string) bool { return strings.HasPrefix(set, "betas=") }): // these say how many
+		sets = append(sets, fmt.Sprintf("rungs=%d", usual))
 	}
 	if cmd.Flags().Changed("path") {
 		sets = append(sets, "path="+l.path)
@@ -119,6 +125,8 @@ func (s *stopFlags) forSamples(cmd *cobra.Command, samples, gap, chains int) int
 func (s *stopFlags) ended(t *local.Tempering, samples bool) string {
 	scans := fmt.Sprintf("%d scans", t.Final().Scans)
 	switch {
+	case t.Ended == "interrupted":
+		return fmt.Sprintf("interrupted after %s", scans)
 	case t.Ended == "restarts":
 		return fmt.Sprintf("ended after %s by --restarts %d", scans, s.until.Restarts)
 	case t.Ended == "time":
@@ -129,4 +137,12 @@ func (s *stopFlags) ended(t *local.Tempering, samples bool) string {
 		return fmt.Sprintf("ended after %s, the samples together", scans)
 	}
 	return fmt.Sprintf("ended after the %s of --scans", scans)
+}
+
+// interrupted is an error for a tempering that Ctrl-C ended, once what there is of it was shown.
+func interrupted(t *local.Tempering) error {
+	if t == nil || t.Ended != "interrupted" {
+		return nil
+	}
+	return fmt.Errorf("%w after %d scans that count: all that is shown is of these", local.ErrInterrupted, t.Final().Scans)
 }

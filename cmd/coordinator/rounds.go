@@ -90,11 +90,22 @@ func swapLines(t *local.Tempering, stop *stopFlags) []string {
 	return []string{fmt.Sprintf("swap acceptance %s, %d %s; %s", local.Percentages(accept), r.Restarts, plural(int(r.Restarts), "restart"), stop.ended(t, true))}
 }
 
+// yieldLine says what the last round's time and gradients bought; empty where that is not known.
+func yieldLine(r *tempering.Round) []string {
+	name, samples, perSecond, perGradient := r.Yield()
+	if math.IsNaN(samples) {
+		return nil
+	}
+	return []string{fmt.Sprintf("effective samples: %.0f of %s, the least; %.3g a second, %.3g a thousand gradients", samples, name, perSecond, 1e3*perGradient)}
+}
+
 // logZLines say what the last round knows of log Z; known is the true value, nil where there is none.
 func logZLines(t *local.Tempering, known *float64) []string {
 	r := t.Final()
 	if r.LogZ == nil {
 		switch {
+		case r.LogZFault != "":
+			return []string{"log Z not known: " + r.LogZFault}
 		case r.Path == "power":
 			return []string{"log Z not measured: the power path has no rung with a known one"}
 		case r.Explorer == "langevin":

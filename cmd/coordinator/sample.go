@@ -35,9 +35,12 @@ whether the ladder mixes.
 Descents and annealed chains go somewhere and end there: every sample is then the end of a chain of its own, whose length is
 --steps, and --chains, --burn and --gap have nothing to say.
 
---invariance-test draws nothing: it starts every rung of a ladder on Gaussians in 4 dimensions in its exact law, makes two
-scans with the sampler and the ladder of the flags, and tests that every rung still has its law. It fails, with exit code 1,
-for a sampler without a Metropolis test whose steps are large: try --sampler langevin --step-size 0.05.`,
+Ctrl-C ends the scans that count as a rule would: what there is is written and shown, and the exit code is 130.
+
+--invariance-test draws nothing: it starts every rung of a ladder (of 5, where nothing else is said) on Gaussians in 4
+dimensions in its exact law, makes two scans with the sampler and the ladder of the flags, or those of two windows under
+schedule=windowed, and tests after each that every rung still has its law. It fails, with exit code 1, for a sampler without
+a Metropolis test whose steps are large: try --sampler langevin --step-size 0.05.`,
 		Example: `  coordinator sample --run runs/two-moons --samples 5000 --out moons.npz
   coordinator sample --energy double_well --dim 2 --set h=3 --samples 4000 --step-size 0.02
   coordinator sample --energy double_well_tilted --set a=10 --set c=0.5 --rungs 6 --reference-std 2
@@ -126,7 +129,7 @@ for a sampler without a Metropolis test whose steps are large: try --sampler lan
 			out = "samples.npz"
 		}
 		var err error
-		if s.Tempering, err = ladder.config(cmd); err != nil {
+		if s.Tempering, err = ladder.config(cmd, 0); err != nil {
 			return err
 		}
 		s.ReferenceStd = ladder.referenceStd
@@ -171,8 +174,13 @@ func sampleRun(cmd *cobra.Command, dir, out, temperingOut string, o local.DrawOp
 	if err = errors.Join(err, rounds.err); err != nil {
 		return err
 	}
-	if err := run.WriteSamples(out, x); err != nil {
-		return err
+	n := len(x.X) / run.Parts.Data.Dim
+	if n > 0 {
+		if err := run.WriteSamples(out, x); err != nil {
+			return err
+		}
+	} else {
+		out = "nowhere"
 	}
 	var lines []string
 	if t := x.Tempering; t != nil {
@@ -187,5 +195,8 @@ func sampleRun(cmd *cobra.Command, dir, out, temperingOut string, o local.DrawOp
 	for i := range lines {
 		lines[i] += "\n"
 	}
-	return printf(cmd.OutOrStdout(), "%s%d samples of %s → %s\n", strings.Join(lines, ""), len(x.X)/run.Parts.Data.Dim, cfg.Name, out)
+	if err := printf(cmd.OutOrStdout(), "%s%d samples of %s → %s\n", strings.Join(lines, ""), n, cfg.Name, out); err != nil {
+		return err
+	}
+	return interrupted(x.Tempering)
 }

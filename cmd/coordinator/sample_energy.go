@@ -150,7 +150,9 @@ func (e *energyFlags) sample(cmd *cobra.Command, out, temperingOut string, s loc
 	for i := range min(energy.Dim(), 10) {
 		t.AppendRow(table.Row{i, fmt.Sprintf("%.4f", got.Mean[i]), stdErr(got.StdErr[i]), known(facts.Mean, i), fmt.Sprintf("%.4f", got.Variance[i]), known(facts.Variance, i)})
 	}
-	t.Render()
+	if len(got.Energy) > 0 { // else interrupted before the first
+		t.Render()
+	}
 	var lines []string
 	if got.Tempering != nil {
 		lines = append(lines, swapLines(got.Tempering, stop)...)
@@ -164,12 +166,18 @@ func (e *energyFlags) sample(cmd *cobra.Command, out, temperingOut string, s loc
 	if t := got.Tempering; t != nil {
 		lines = append(append(lines, logZLines(t, facts.LogZ)...), verdictLines(t)...)
 	}
-	return printf(cmd.OutOrStdout(), "%s\n", strings.Join(append(lines, files...), "\n"))
+	if err := printf(cmd.OutOrStdout(), "%s\n", strings.Join(append(lines, files...), "\n")); err != nil {
+		return err
+	}
+	return interrupted(got.Tempering)
 }
 
-// write writes the samples, and the diagnostics where they are asked for.
+// write writes the samples, where there are any, and the diagnostics where they are asked for.
 func (e *energyFlags) write(dim int, out string, got *local.EnergySamples) (files []string, err error) {
 	n := len(got.Energy)
+	if n == 0 { // interrupted before the first
+		return nil, nil
+	}
 	arrays := []datasets.Array{{Name: "x", Shape: []int{n, dim}, Data: got.X}, {Name: "energy", Shape: []int{n}, Data: got.Energy}}
 	var diagnostics []datasets.Array
 	if got.Trace != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"strings"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/kelvin-ebm/kelvin/pkg/local"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
+	"github.com/kelvin-ebm/kelvin/pkg/samplers"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
@@ -63,6 +65,9 @@ type law struct {
 	temper func(context.Context, local.TemperOptions) (*local.Tempering, error)
 	facts  models.Facts
 	close  func() error
+	// scale is tempering.reference_scale of a run, 0 for an energy; std the reference's deviation of an energy.
+	scale, std float64
+	sampler    samplers.Config
 }
 
 func (t *temperingFlags) open(cmd *cobra.Command) (*law, error) {
@@ -85,7 +90,7 @@ func (t *temperingFlags) open(cmd *cobra.Command) (*law, error) {
 	if err != nil {
 		return nil, err
 	}
-	ladder, err := t.ladder.config(cmd)
+	ladder, err := t.ladder.config(cmd, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +113,7 @@ func (t *temperingFlags) open(cmd *cobra.Command) (*law, error) {
 		got.Name = t.energy.name
 		return got, nil
 	}
-	return &law{temper, facts(energy), b.Close}, nil
+	return &law{temper: temper, facts: facts(energy), close: b.Close, std: t.ladder.referenceStd, sampler: sampler.WithDefaults()}, nil
 }
 
 func (t *temperingFlags) openRun(cmd *cobra.Command) (*law, error) {
@@ -131,7 +136,7 @@ func (t *temperingFlags) openRun(cmd *cobra.Command) (*law, error) {
 	temper := func(ctx context.Context, o local.TemperOptions) (*local.Tempering, error) {
 		return run.Temper(ctx, seed, o)
 	}
-	return &law{temper: temper, close: run.Close}, nil
+	return &law{temper: temper, close: run.Close, scale: run.Parts.Config.Tempering.ReferenceScale, sampler: run.Parts.Config.Sampler}, nil
 }
 
 // options are those of both commands, with a table of rounds.
@@ -160,7 +165,11 @@ func newDiagnoseCommand() *cobra.Command {
 
 The table behind it has a row a rung: swap acceptance and overlap of energies with the next rung, acceptance of the
 explorer, correlation ρ_V of V through a scan, and the share of walkers that came from the reference, ideally a straight
-line from 1 to 0. --check-serial R first makes R rounds twice and compares all states.`,
+line from 1 to 0. Below it stand the effective samples of the statistic of the target chains that has fewest.
+
+--check-serial R first makes R rounds that adapt twice, the second time with another sampler that takes over in the middle,
+and compares states, walkers, ladder, step sizes and statistics bit by bit. Ctrl-C ends the scans that count as a rule would:
+what there is is shown and written, and the exit code is 130.`,
 		Example: `  coordinator tempering diagnose --run runs/two-moons
   coordinator tempering diagnose --energy double_well_tilted --dim 1 --set a=10 --set c=0.5 --reference-std 2
   coordinator tempering diagnose --energy double_well --set h=8 --tempering schedule=seo --restarts 200 -o json`,
@@ -190,23 +199,33 @@ line from 1 to 0. --check-serial R first makes R rounds twice and compares all s
 			if err := writeDiagnosis(stdout, got); err != nil {
 				return err
 			}
-			return t.write(stderr, got)
-		}
-		if err := t.report(stdout, l, got); err != nil {
+			stdout = stderr
+		} else if err := t.report(stdout, l, got); err != nil {
 			return err
 		}
-		return t.write(stdout, got)
+		return errors.Join(t.write(stdout, got), interrupted(got))
 	}
 	return cmd
 }
 
-// writeDiagnosis writes a tempering with its findings and its verdict as JSON.
+// writeDiagnosis writes a tempering with its yield, its findings and its verdict as JSON.
 func writeDiagnosis(w io.Writer, got *local.Tempering) error {
+	type yield struct {
+		Statistic        string  `json:"statistic"`
+		EffectiveSamples float64 `json:"effective_samples"`
+		PerSecond        float64 `json:"per_second"`
+		PerGradient      float64 `json:"per_gradient"`
+	}
+	var least *yield // null where no statistic has any
+	if name, samples, perSecond, perGradient := got.Final().Yield(); !math.IsNaN(samples) {
+		least = &yield{name, samples, perSecond, perGradient}
+	}
 	text, err := json.MarshalIndent(struct {
 		*local.Tempering
+		Yield    *yield              `json:"yield"`
 		Findings []tempering.Finding `json:"findings"`
 		Verdict  string              `json:"verdict"`
-	}{got, got.Final().Findings(), got.Final().Verdict()}, "", " ")
+	}{got, least, got.Final().Findings(), got.Final().Verdict()}, "", " ")
 	if err != nil {
 		return fmt.Errorf("diagnosis: %w", err)
 	}
@@ -219,5 +238,6 @@ func (t *temperingFlags) report(w io.Writer, l *law, got *local.Tempering) error
 		return err
 	}
 	rungTable(w, got.Final())
-	return printf(w, "%s\n", strings.Join(append(logZLines(got, l.facts.LogZ), verdictLines(got)...), "\n"))
+	lines := append(yieldLine(got.Final()), logZLines(got, l.facts.LogZ)...)
+	return printf(w, "%s\n", strings.Join(append(lines, verdictLines(got)...), "\n"))
 }

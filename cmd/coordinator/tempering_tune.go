@@ -37,7 +37,7 @@ func newTuneCommand() *cobra.Command {
 		o := t.options(rounds)
 		o.AdaptScans = 0
 		before, err := l.temper(cmd.Context(), o)
-		if err = errors.Join(err, rounds.err); err != nil {
+		if err = errors.Join(err, rounds.err, interrupted(before)); err != nil {
 			return err
 		}
 		if err := printf(w, "tuned:\n"); err != nil {
@@ -53,10 +53,10 @@ func newTuneCommand() *cobra.Command {
 		if err := t.report(w, l, after); err != nil {
 			return err
 		}
-		if err := printf(w, "%s\n\n%s", costOfStaying(before.Final(), after.Final()), tunedSections(after.Final())); err != nil {
+		if err := printf(w, "%s\n\n%s", costOfStaying(before.Final(), after.Final()), tunedSections(after.Final(), l)); err != nil {
 			return err
 		}
-		return t.write(w, after)
+		return errors.Join(t.write(w, after), interrupted(after))
 	}
 	return cmd
 }
@@ -81,14 +81,44 @@ func costOfStaying(before, after *tempering.Round) string {
 	return line + fmt.Sprintf("; unchanged, a restart costs %.1f times as much", is/was)
 }
 
-// tunedSections are the keys of an experiment that make its training begin with the ladder of a round.
-func tunedSections(r *tempering.Round) string {
-	betas := make([]string, len(r.Betas))
-	for i, beta := range r.Betas {
-		betas[i] = fmt.Sprintf("%.5g", beta)
-	}
+// tunedSections are the keys of an experiment that make its training begin with the ladder of a round: all that the round
+// depended on and a section can say. The β of a reference that was refitted are no good for the one that training begins with,
+// and are left out.
+func tunedSections(r *tempering.Round, l *law) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "tempering:\n  rungs: %d\n  path: %s\n  ladder: adaptive\n  betas: [%s]\n", len(r.Betas), r.Path, strings.Join(betas, ", "))
-	fmt.Fprintf(&b, "sampler:\n  kind: %s\n  step_size: %.3g\n", r.Explorer, r.StepSizes[len(r.StepSizes)-1])
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("tempering:")
+	line("  rungs: %d", len(r.Betas))
+	line("  path: %s", r.Path)
+	line("  schedule: %s", r.Schedule)
+	line("  ladder: adaptive")
+	switch {
+	case r.Path == "power":
+	case r.Reference == "variational":
+		line("  reference: variational  # refitted here as in training, where the ladder finds its own β")
+	default:
+		line("  reference: %s", r.Reference)
+	}
+	switch {
+	case r.Path == "power":
+	case l.scale > 0:
+		line("  reference_scale: %g", l.scale)
+	default:
+		line("  # reference_scale: as makes the reference's standard deviation %g, in those of the data", l.std)
+	}
+	if r.Path == "power" || r.Reference != "variational" {
+		betas := make([]string, len(r.Betas))
+		for i, beta := range r.Betas {
+			betas[i] = fmt.Sprintf("%.5g", beta)
+		}
+		line("  betas: [%s]", strings.Join(betas, ", "))
+	}
+	line("sampler:")
+	line("  kind: %s", r.Explorer)
+	line("  steps: %d", r.ChainSteps)
+	if l.sampler.Kind == r.Explorer && l.sampler.LeapfrogSteps > 0 {
+		line("  leapfrog_steps: %d", l.sampler.LeapfrogSteps)
+	}
+	line("  step_size: %.3g", r.StepSizes[len(r.StepSizes)-1])
 	return b.String()
 }
