@@ -299,7 +299,7 @@ func (m *swapMember) exchangeEnergies(scan uint64) ([]float64, error) {
 		rungOf[at] = i / b
 	}
 	for _, shard := range m.local {
-		found := make([]float32, 2*b+rates+1)
+		found := make([]float32, 2*b+rates+3) // with a count, and a hash of eight bytes
 		for row := range b {
 			found[row] = float32(m.energy(rungOf[int(shard)*b+row], row))
 		}

@@ -75,8 +75,9 @@ func kindOf[T Element](dtype string) kind {
 			return int64(len(values)), ok
 		},
 		write: func(w io.Writer, data any) error {
-			buf := make([]byte, 0, chunkBytes)
-			for part := range slices.Chunk(data.([]T), step) {
+			values := data.([]T)
+			buf := make([]byte, 0, min(len(values)*size, chunkBytes))
+			for part := range slices.Chunk(values, step) {
 				var err error
 				if buf, err = binary.Append(buf[:0], binary.LittleEndian, part); err != nil {
 					return err
@@ -89,7 +90,7 @@ func kindOf[T Element](dtype string) kind {
 		},
 		read: func(r io.Reader, n int64) (any, error) {
 			values := make([]T, n)
-			buf := make([]byte, chunkBytes)
+			buf := make([]byte, min(len(values)*size, chunkBytes))
 			for part := range slices.Chunk(values, step) {
 				raw := buf[:len(part)*size]
 				if _, err := io.ReadFull(r, raw); err != nil {
@@ -301,7 +302,7 @@ func DecodeSafetensors(r io.Reader, size int64) ([]Tensor, map[string]string, er
 	if size < 8 {
 		return nil, nil, fmt.Errorf("%d bytes, want at least 8: truncated, or not safetensors", size)
 	}
-	buffered := bufio.NewReaderSize(r, chunkBytes)
+	buffered := bufio.NewReaderSize(r, int(min(size, chunkBytes)))
 	if _, err := io.ReadFull(buffered, prefix[:]); err != nil {
 		return nil, nil, fmt.Errorf("header: %w", noEOF(err))
 	}

@@ -40,27 +40,18 @@ func (c Config) stops() []int {
 	return c.Every
 }
 
-// desk is where replicas register and are reached. It is safe for concurrent use.
+// desk is where replicas register and are reached, over the network. It is safe for concurrent use.
 type desk struct {
+	*roll
 	conn  *transport.Conn
 	place replica.Meeting
 	giver *transport.Giver
 	ended context.Context
 	end   context.CancelFunc
 	wait  sync.WaitGroup
-
-	mu       sync.Mutex
-	registry *registry
-	news     chan struct{}      // closed at the next registration
-	members  map[string]*living // of the generation
 }
 
-// living is a member of the generation. Its context ends with its lease.
-type living struct {
-	token  uint64
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-}
+var _ crew = (*desk)(nil)
 
 // New connects and waits until as many replicas have registered as are wanted.
 func New(ctx context.Context, cfg Config) (*Fleet, error) {
@@ -81,10 +72,9 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	d := &desk{conn: conn, place: place, giver: transport.NewGiver(), news: make(chan struct{}),
-		registry: newRegistry(cfg.Platform, replica.Lease), members: map[string]*living{}}
+	d := &desk{roll: newRoll(cfg.Platform, time.Now), conn: conn, place: place, giver: transport.NewGiver()}
 	d.ended, d.end = context.WithCancel(context.Background())
-	f := &Fleet{cfg: cfg, desk: d, moved: map[string]replica.Moved{}}
+	f := newFleet(cfg, d, time.Now)
 	if err := d.serve(cfg.Experiment); err != nil {
 		d.close()
 		return nil, fmt.Errorf("coordinator: %w", err)
@@ -121,74 +111,10 @@ func (d *desk) watch() {
 		select {
 		case <-d.ended.Done():
 			return
-		case now := <-tick.C:
-			d.mu.Lock()
-			for _, id := range d.registry.expire(now) {
-				d.lose(id, fmt.Errorf("no sign of life for %v", replica.Lease))
-			}
-			d.mu.Unlock()
+		case <-tick.C:
+			d.expire()
 		}
 	}
-}
-
-// lose ends the membership of a replica in the generation. The caller holds the lock.
-func (d *desk) lose(id string, why error) {
-	if m := d.members[id]; m != nil {
-		m.cancel(why)
-	}
-}
-
-func (d *desk) register(_ context.Context, m transport.Message) (transport.Message, error) {
-	r, err := transport.DecodeRegister(m.Payload)
-	if err != nil {
-		return transport.Message{}, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	token, err := d.registry.register(time.Now(), r)
-	if err != nil {
-		return transport.Message{}, err
-	}
-	if m := d.members[r.Replica]; m != nil && m.token != token {
-		d.lose(r.Replica, errors.New("it was started again"))
-	}
-	close(d.news)
-	d.news = make(chan struct{})
-	return m.Reply(transport.TypeGrant, transport.Grant{Token: token, TTL: replica.Lease, Leader: "coordinator"}.Append(nil)), nil
-}
-
-func (d *desk) heartbeat(_ context.Context, m transport.Message) (transport.Message, error) {
-	beat, err := transport.DecodeHeartbeat(m.Payload)
-	if err != nil {
-		return transport.Message{}, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	member, err := d.registry.beat(time.Now(), beat.Token)
-	if err != nil {
-		return transport.Message{}, err
-	}
-	return m.Reply(transport.TypeHeartbeatAck, transport.HeartbeatAck{Leader: "coordinator", Drain: member.draining}.Append(nil)), nil
-}
-
-// leave lets a replica go that holds nothing; one that does is asked to come again, when its shards are elsewhere.
-func (d *desk) leave(_ context.Context, m transport.Message) (transport.Message, error) {
-	leave, err := transport.DecodeLeave(m.Payload)
-	if err != nil {
-		return transport.Message{}, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	member, err := d.registry.beat(time.Now(), leave.Token)
-	if err != nil {
-		return transport.Message{}, err
-	}
-	if member.draining = true; leave.Draining && d.members[member.id] != nil {
-		return transport.Message{}, fmt.Errorf("%w: replica %s still holds shards", transport.ErrNotReady, member.id)
-	}
-	d.lose(member.id, errors.New("it left"))
-	d.registry.drop(member.id)
-	return m.Reply(transport.TypeLeave, nil), nil
 }
 
 // gather waits for n replicas.
@@ -208,106 +134,49 @@ func (d *desk) gather(ctx context.Context, n int) error {
 	}
 }
 
-func (d *desk) living() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.registry.living()
-}
-
-func (d *desk) drop(id string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.lose(id, errors.New("it was lost"))
-	d.registry.drop(id)
-}
-
-// enlist makes the holders of shards the members of a new generation.
-func (d *desk) enlist(holders []string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for id := range d.members {
-		d.lose(id, errors.New("the generation is over"))
-	}
-	d.members = map[string]*living{}
-	for _, id := range holders {
-		if d.members[id] != nil {
-			continue
-		}
-		m := &living{}
-		m.ctx, m.cancel = context.WithCancelCause(context.Background())
-		d.members[id] = m
-		if r := d.registry.members[id]; r != nil {
-			m.token = r.token
-		} else {
-			m.cancel(errors.New("it left"))
-		}
-	}
-}
-
-// enlisted are the members of the generation, in order.
-func (d *desk) enlisted() []string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	ids := make([]string, 0, len(d.members))
-	for id := range d.members {
-		ids = append(ids, id)
-	}
-	slices.SortFunc(ids, byID)
-	return ids
-}
-
-// leaving says whether a holder of shards wants to leave, and somebody else could take them.
-func (d *desk) leaving(holders []string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.registry.living()) > 0 && slices.ContainsFunc(holders, func(id string) bool {
-		m := d.registry.members[id]
-		return m != nil && m.draining
-	})
-}
-
-// lopsided says whether the shards would be spread better among those who live now.
-func (d *desk) lopsided(holders []string) bool {
-	next := placed(len(holders), d.living(), holders)
-	return next != nil && heaviest(next) < heaviest(holders)
-}
-
-// member is the context of a member; one that ended for others.
-func (d *desk) member(id string) context.Context {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if m := d.members[id]; m != nil {
-		return m.ctx
-	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	cancel(errors.New("it holds nothing"))
-	return ctx
-}
-
 // pingTime is how long a replica may take to say that it is there.
 const pingTime = 2 * time.Second
 
-// ask sends a command and waits for its answer, however long it takes, as long as the replica lives.
-func (d *desk) ask(id string, generation uint64, cmd replica.Command) (replica.Answer, error) {
-	ctx := d.member(id)
+// ask implements [crew].
+func (d *desk) ask(to []string, generation uint64, cmd replica.Command, failed func()) ([]replica.Answer, []error) {
+	answers, errs := make([]replica.Answer, len(to)), make([]error, len(to))
 	payload := replica.Encode(cmd)
+	var stop sync.Once
+	var wait sync.WaitGroup
+	for i, id := range to {
+		wait.Go(func() {
+			answers[i], errs[i] = d.askOne(id, generation, payload)
+			if errs[i] != nil || answers[i].Failed != nil {
+				stop.Do(failed)
+			}
+		})
+	}
+	wait.Wait()
+	return answers, errs
+}
+
+// askOne sends a command and waits for its answer, however long it takes, as long as the replica lives.
+func (d *desk) askOne(id string, generation uint64, payload []byte) (replica.Answer, error) {
+	ctx := d.member(id)
 	for {
 		m, err := d.request(ctx, 2*replica.Hold, id, generation, payload)
-		switch {
-		case err == nil:
+		if err == nil {
 			return replica.Decode[replica.Answer](m.Payload)
-		case ctx.Err() != nil:
+		}
+		if ctx.Err() != nil {
 			return replica.Answer{}, context.Cause(ctx)
-		case errors.Is(err, transport.ErrNotReady), errors.Is(err, context.DeadlineExceeded): // it works; or the answer got lost
-		case errors.Is(err, transport.ErrFailed), errors.Is(err, transport.ErrMalformed), errors.Is(err, transport.ErrUnhandled):
-			return replica.Answer{Failed: &replica.Failure{Text: err.Error()}}, nil // it lives, and will not do it
-		case errors.Is(err, transport.ErrDisconnected):
+		}
+		switch meaningOf(err) {
+		case unwilling:
+			return replica.Answer{Failed: &replica.Failure{Text: err.Error()}}, nil
+		case gone:
+			return replica.Answer{}, err
+		}
+		if errors.Is(err, transport.ErrDisconnected) {
 			select {
 			case <-time.After(replica.Heartbeat / 10):
 			case <-ctx.Done():
 			}
-		default:
-			return replica.Answer{}, err
 		}
 	}
 }
@@ -324,7 +193,7 @@ func (d *desk) request(ctx context.Context, patience time.Duration, id string, g
 	})
 }
 
-// pull fetches a blob from a member.
+// pull implements [crew].
 func (d *desk) pull(id string, key transport.Key) ([]byte, error) {
 	token, err := transport.ParseToken(id)
 	if err != nil {
@@ -338,12 +207,35 @@ func (d *desk) pull(id string, key transport.Key) ([]byte, error) {
 	return data, err
 }
 
-// abort tells all members that the generation is over.
-func (d *desk) abort(generation uint64) {
-	d.broadcast(d.enlisted(), generation, replica.Command{Op: replica.Abort})
+// give implements [crew].
+func (d *desk) give(key transport.Key, data []byte) error {
+	_, err := d.giver.Put(key, data)
+	return err
 }
 
-// dismiss ends all replicas.
+// release implements [crew].
+func (d *desk) release() {
+	d.giver.Release(func(k transport.Key) bool { return k != replica.OfferKey })
+}
+
+// abort implements [crew]. A member that does not hear it would wait for ever for one that has, so it is told until it answers.
+func (d *desk) abort(generation uint64) {
+	payload := replica.Encode(replica.Command{Op: replica.Abort})
+	var wait sync.WaitGroup
+	for _, id := range d.enlisted() {
+		wait.Go(func() {
+			ctx := d.member(id)
+			_, err := d.request(ctx, pingTime, id, generation, payload)
+			for err != nil && ctx.Err() == nil && meaningOf(err) == again {
+				_, err = d.request(ctx, pingTime, id, generation, payload)
+			}
+			d.missing(id, err)
+		})
+	}
+	wait.Wait()
+}
+
+// dismiss implements [crew].
 func (d *desk) dismiss(generation uint64) {
 	d.mu.Lock()
 	ids := make([]string, 0, len(d.registry.members))
@@ -351,26 +243,27 @@ func (d *desk) dismiss(generation uint64) {
 		ids = append(ids, id)
 	}
 	d.mu.Unlock()
-	d.broadcast(ids, generation, replica.Command{Op: replica.Leave})
-}
-
-// broadcast sends a command that is answered at once. Of a member that is gone others learn by it.
-func (d *desk) broadcast(ids []string, generation uint64, cmd replica.Command) {
-	payload := replica.Encode(cmd)
+	payload := replica.Encode(replica.Command{Op: replica.Leave})
 	var wait sync.WaitGroup
 	for _, id := range ids {
 		wait.Go(func() {
-			if _, err := d.request(context.Background(), pingTime, id, generation, payload); errors.Is(err, transport.ErrNoResponders) {
-				d.mu.Lock()
-				defer d.mu.Unlock()
-				d.lose(id, err)
-			}
+			_, err := d.request(context.Background(), pingTime, id, generation, payload)
+			d.missing(id, err)
 		})
 	}
 	wait.Wait()
 }
 
-// reachable says whether a replica answers.
+// missing ends the membership of a replica if a request to it came to nobody.
+func (d *desk) missing(id string, err error) {
+	if errors.Is(err, transport.ErrNoResponders) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.lose(id, err)
+	}
+}
+
+// reachable implements [crew].
 func (d *desk) reachable(id string, generation uint64) bool {
 	_, err := d.request(d.member(id), pingTime, id, generation, replica.Encode(replica.Command{Op: replica.Ping}))
 	return err == nil

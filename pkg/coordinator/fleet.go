@@ -31,8 +31,9 @@ import (
 
 // Fleet is a training on replicas. It implements [engine.Learner]; its methods are for one goroutine.
 type Fleet struct {
-	cfg Config
-	*desk
+	cfg  Config
+	crew crew
+	now  func() time.Time
 
 	generation uint64
 	holders    []string // by shard; nil before the first generation
@@ -56,6 +57,10 @@ type Fleet struct {
 }
 
 var _ engine.Learner = (*Fleet)(nil)
+
+func newFleet(cfg Config, crew crew, now func() time.Time) *Fleet {
+	return &Fleet{cfg: cfg, crew: crew, now: now, moved: map[string]replica.Moved{}}
+}
 
 const (
 	// stretch is how long the replicas train on their own, if nothing is to be done earlier.
@@ -131,7 +136,7 @@ func (f *Fleet) Step() int { return f.given }
 
 // advance trains to the next stop.
 func (f *Fleet) advance() error {
-	if f.at == f.given && f.leaving(f.holders) { // before anything is ahead
+	if f.at == f.given && f.crew.leaving(f.holders) { // before anything is ahead
 		if err := f.takeCut(); err != nil {
 			return err
 		}
@@ -145,7 +150,7 @@ func (f *Fleet) advance() error {
 	}
 	to := nextStop(f.at, f.cfg.Steps, f.cfg.stops(), marks)
 	to = min(to, f.at+f.most())
-	start := time.Now()
+	start := f.now()
 	groups, err := f.all(replica.Command{Op: replica.Run, To: to})
 	var fault *engine.NonFiniteError
 	if errors.As(err, &fault) {
@@ -155,7 +160,7 @@ func (f *Fleet) advance() error {
 	if err != nil {
 		return err
 	}
-	f.pace = time.Since(start) / time.Duration(to-f.at)
+	f.pace = f.now().Sub(start) / time.Duration(to-f.at)
 	f.at, f.idle = to, 0
 	f.note(groups)
 	if f.outer != nil && (to%f.cfg.Averaging.Every == 0 || to == f.cfg.Steps) {
@@ -263,7 +268,7 @@ func (f *Fleet) Cut() (checkpoint.Cut, error) {
 				return err
 			}
 		}
-		if f.at < f.cfg.Steps && f.lopsided(f.holders) { // somebody joined: from here on he takes his share
+		if f.at < f.cfg.Steps && f.crew.lopsided(f.holders) { // somebody joined: from here on he takes his share
 			return f.open()
 		}
 		return nil
@@ -434,7 +439,10 @@ func (f *Fleet) Generations() int { return int(f.generation) }
 func (f *Fleet) Redone() int      { return f.redone }
 
 // Replicas are the ids of those who live and do not want to leave.
-func (f *Fleet) Replicas() []string { return f.desk.living() }
+func (f *Fleet) Replicas() []string { return f.crew.living() }
+
+// Holders are the replicas of the shards in this generation; nil before the first.
+func (f *Fleet) Holders() []string { return slices.Clone(f.holders) }
 
 // Moved is what the replicas have moved between them so far, by their ids.
 func (f *Fleet) Moved() map[string]replica.Moved { return maps.Clone(f.moved) }
@@ -446,8 +454,8 @@ func (f *Fleet) leadOf(group int) string {
 
 // Close ends the replicas and the connection.
 func (f *Fleet) Close() {
-	f.dismiss(f.generation)
-	f.desk.close()
+	f.crew.dismiss(f.generation)
+	f.crew.close()
 }
 
 // bulkKey is that of the last command.

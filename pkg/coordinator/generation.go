@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/kelvin-ebm/kelvin/pkg/averaging"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
@@ -56,7 +55,7 @@ func (f *Fleet) mourn(b *brokenError) error {
 		f.redone += max(0, f.at-f.last.Step)
 	}
 	for _, id := range b.lost {
-		f.desk.drop(id)
+		f.crew.drop(id)
 	}
 	if len(b.lost) > 0 {
 		f.cfg.Notice(fmt.Sprintf("lost at step %d: replica %s (%v)", f.at, strings.Join(b.lost, ", "), b.err))
@@ -70,7 +69,7 @@ func (f *Fleet) mourn(b *brokenError) error {
 
 // open begins a generation with all who live, from the last cut or from the start.
 func (f *Fleet) open() error {
-	ids := f.desk.living()
+	ids := f.crew.living()
 	holders := placed(f.cfg.Layout.NumShards(), ids, f.holders)
 	if holders == nil {
 		where := "the start"
@@ -81,7 +80,7 @@ func (f *Fleet) open() error {
 	}
 	again := f.holders != nil
 	f.generation, f.holders, f.queue = f.generation+1, holders, nil
-	f.desk.enlist(holders)
+	f.crew.enlist(holders)
 	if spare := len(ids) - len(holders); spare > 0 && !again {
 		f.cfg.Notice(fmt.Sprintf("%d replicas for %d shards: %d stand by", len(ids), len(holders), spare))
 	}
@@ -116,7 +115,7 @@ func (f *Fleet) open() error {
 		return err
 	}
 	if again {
-		f.cfg.Notice(fmt.Sprintf("generation %d goes on from step %d on %d of %d replicas", f.generation, f.at, len(f.desk.enlisted()), len(ids)))
+		f.cfg.Notice(fmt.Sprintf("generation %d goes on from step %d on %d of %d replicas", f.generation, f.at, len(f.crew.enlisted()), len(ids)))
 	}
 	if slices.Contains(f.marks, f.at) {
 		_, err := f.all(replica.Command{Op: replica.Reset})
@@ -128,11 +127,11 @@ func (f *Fleet) open() error {
 // tell is a command to all that brings something for groups.
 func (f *Fleet) tell(cmd replica.Command, brings map[int][]byte) error {
 	for group, data := range brings {
-		if _, err := f.desk.giver.Put(replica.BulkKey(f.generation, f.seq+1, group), data); err != nil {
+		if err := f.crew.give(replica.BulkKey(f.generation, f.seq+1, group), data); err != nil {
 			return err
 		}
 	}
-	defer f.desk.giver.Release(func(k transport.Key) bool { return k != replica.OfferKey })
+	defer f.crew.release()
 	cmd.Bulk = len(brings) > 0
 	groups, err := f.all(cmd)
 	f.note(groups)
@@ -142,25 +141,14 @@ func (f *Fleet) tell(cmd replica.Command, brings map[int][]byte) error {
 // all sends a command to all members of the generation and returns the answers of the groups' leads, in order. If one fails,
 // the others are told to stop waiting for it.
 func (f *Fleet) all(cmd replica.Command) ([]replica.GroupAnswer, error) {
-	return f.send(cmd, f.desk.enlisted(), func() { f.desk.abort(f.generation) })
+	return f.send(cmd, f.crew.enlisted(), func() { f.crew.abort(f.generation) })
 }
 
 // send sends a command to some members and calls failed at the first failure.
 func (f *Fleet) send(cmd replica.Command, to []string, failed func()) ([]replica.GroupAnswer, error) {
 	f.seq++
 	cmd.Seq = f.seq
-	answers, errs := make([]replica.Answer, len(to)), make([]error, len(to))
-	var stop sync.Once
-	var wait sync.WaitGroup
-	for i, id := range to {
-		wait.Go(func() {
-			answers[i], errs[i] = f.desk.ask(id, f.generation, cmd)
-			if errs[i] != nil || answers[i].Failed != nil {
-				stop.Do(failed)
-			}
-		})
-	}
-	wait.Wait()
+	answers, errs := f.crew.ask(to, f.generation, cmd, failed)
 	var groups []replica.GroupAnswer
 	for i, a := range answers {
 		groups = append(groups, a.Groups...)
@@ -191,7 +179,7 @@ func (f *Fleet) verdict(to []string, answers []replica.Answer, errs []error) err
 			if broken.err == nil {
 				broken.err = errors.New(failed.Text)
 			}
-			if !slices.Contains(broken.lost, failed.Lost) && !f.desk.reachable(failed.Lost, f.generation) {
+			if !slices.Contains(broken.lost, failed.Lost) && !f.crew.reachable(failed.Lost, f.generation) {
 				broken.lost = append(broken.lost, failed.Lost)
 			}
 		case failed.Aborted:
@@ -223,7 +211,7 @@ func (f *Fleet) fetch(group int) ([]byte, error) {
 }
 
 func (f *Fleet) pulled(id string, key transport.Key) ([]byte, error) {
-	data, err := f.desk.pull(id, key)
+	data, err := f.crew.pull(id, key)
 	if err != nil {
 		return nil, &brokenError{[]string{id}, err}
 	}
@@ -233,10 +221,10 @@ func (f *Fleet) pulled(id string, key transport.Key) ([]byte, error) {
 // askLead is a question to the lead of group 0, which brings x if it is given.
 func (f *Fleet) askLead(cmd replica.Command, x ...[]byte) ([]byte, error) {
 	if cmd.Bulk {
-		if _, err := f.desk.giver.Put(replica.BulkKey(f.generation, f.seq+1, 0), x[0]); err != nil {
+		if err := f.crew.give(replica.BulkKey(f.generation, f.seq+1, 0), x[0]); err != nil {
 			return nil, err
 		}
-		defer f.desk.giver.Release(func(k transport.Key) bool { return k != replica.OfferKey })
+		defer f.crew.release()
 	}
 	if _, err := f.send(cmd, []string{f.leadOf(0)}, func() {}); err != nil {
 		return nil, err

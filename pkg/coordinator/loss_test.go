@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/averaging"
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
@@ -117,6 +119,11 @@ func TestLeavingAndJoiningChangesNoBit(t *testing.T) {
 		train(t, f, f.Step()+1)
 	}
 	c.add(context.Background(), "c")
+	for began := time.Now(); !slices.Contains(f.Replicas(), "c"); time.Sleep(time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			t.Fatal("replica c has not registered")
+		}
+	}
 	for f.Generations() < 3 { // it gets its share at a cut
 		if f.Step() >= steps-1 {
 			t.Fatal("nobody has joined by the last step but one")

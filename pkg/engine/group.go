@@ -50,6 +50,7 @@ type group struct {
 	labels       []int32
 	betas, steps []float32 // of the rungs
 	theta        []float32 // as the shards have them
+	agreed       agreement
 }
 
 // placed is a row of a shard.
@@ -141,6 +142,7 @@ func (g *group) Load(st State) error {
 		return err
 	}
 	g.theta = st.Theta
+	g.agreed.setTheta(st.Theta)
 	if g.lead != nil {
 		g.lead.load(st)
 	}
@@ -190,6 +192,7 @@ func (g *group) SetTheta(theta []float32) {
 // spread gives the shards the parameters after a step.
 func (g *group) spread(theta []float32) {
 	g.theta = theta
+	g.agreed.setTheta(theta)
 	for _, s := range g.shards {
 		if s != nil {
 			s.SetTheta(theta)
@@ -222,6 +225,7 @@ func (g *group) Energies(x []float32) ([]float64, error) {
 // SetLadder sets β and the step size of each rung.
 func (g *group) SetLadder(betas, stepSizes []float64) {
 	g.betas, g.steps = to32(betas), to32(stepSizes)
+	g.agreed.setLadder(betas, stepSizes)
 	if g.movesLabels() {
 		g.setRows()
 		return
@@ -256,6 +260,7 @@ func (g *group) setRows() {
 
 // SetTables is that of every shard.
 func (g *group) SetTables(steps, noise []float64) {
+	g.agreed.setTables(steps, noise)
 	for _, s := range g.shards {
 		if s != nil {
 			s.SetTables(steps, noise)
@@ -265,6 +270,7 @@ func (g *group) SetTables(steps, noise []float64) {
 
 // SetReference is that of every shard.
 func (g *group) SetReference(q models.Gaussian) {
+	g.agreed.setReference(q)
 	for _, s := range g.shards {
 		if s != nil {
 			s.SetReference(q)

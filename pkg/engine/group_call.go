@@ -39,7 +39,7 @@ func (g *group) Train(scan uint64, step int, lr float64, positives []float32, d 
 		scores = unpackScores(to64(v[len(v)-numScores:]))
 	}
 	g.trained = g.call
-	r, err := g.explore(scan, draws)
+	r, err := g.explore(scan, d.Perm, draws)
 	r.Scores = scores
 	return r, err
 }
@@ -78,7 +78,7 @@ func (g *group) Scan(scan uint64, d Draw) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	return g.explore(scan, draws)
+	return g.explore(scan, d.Perm, draws)
 }
 
 // exchange applies a sweep: it posts the states that go elsewhere, pulls those that come, and says what each local shard
@@ -235,7 +235,8 @@ func (g *group) negatives(rows []placed) ([]float32, error) {
 }
 
 // explore lets every local shard explore, side by side, and gathers what all of them found.
-func (g *group) explore(scan uint64, draws []Draw) (Result, error) {
+func (g *group) explore(scan uint64, perm []int32, draws []Draw) (Result, error) {
+	hash := g.agreed.hash(scan, perm)
 	errs := make([]error, len(g.shards))
 	var wait sync.WaitGroup
 	for i, s := range g.shards {
@@ -249,14 +250,14 @@ func (g *group) explore(scan uint64, draws []Draw) (Result, error) {
 				return
 			}
 			found := to32(slices.Concat(r.V, r.V0, r.Accept, []float64{float64(r.NonFinite)}))
-			g.mesh.Post(Key{Shard: g.places[i].ID, Kind: EnergiesBlob, Scan: g.call}, numberBytes(found))
+			g.mesh.Post(Key{Shard: g.places[i].ID, Kind: EnergiesBlob, Scan: g.call}, numberBytes(appendHash(found, hash)))
 		})
 	}
 	wait.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return Result{}, err
 	}
-	r, err := g.gather()
+	r, err := g.gather(scan, hash)
 	if err != nil {
 		return Result{}, err
 	}
@@ -276,13 +277,13 @@ func (g *group) explore(scan uint64, draws []Draw) (Result, error) {
 
 // gather brings what the shards found to all processes, by way of the lead: as many blobs as there are shards and processes,
 // not as many as pairs of them. V0 stays with the lead, who alone reports.
-func (g *group) gather() (Result, error) {
+func (g *group) gather(scan, hash uint64) (Result, error) {
 	rows, rungs := g.energies(), g.spec.Rungs
 	key := Key{Shard: g.places[g.layout.Lead()].ID, Kind: GatheredBlob, Scan: g.call}
 	var r Result
 	if g.lead != nil {
 		var err error
-		if r, err = g.collect(); err != nil {
+		if r, err = g.collect(scan, hash); err != nil {
 			return Result{}, err
 		}
 		g.mesh.Post(key, numberBytes(to32(slices.Concat(r.V, r.Accept, []float64{float64(r.NonFinite)}))))
@@ -305,8 +306,8 @@ func (g *group) energies() int {
 	return g.spec.rows()
 }
 
-// collect puts what the shards found into the rows of the group.
-func (g *group) collect() (Result, error) {
+// collect puts what the shards found into the rows of the group. They must have found it from what the lead has too.
+func (g *group) collect(scan, hash uint64) (Result, error) {
 	rows := g.energies()
 	r := Result{V: make([]float64, rows), V0: make([]float64, rows)}
 	accept := make([]float64, g.spec.rows()) // of every row
@@ -320,9 +321,13 @@ func (g *group) collect() (Result, error) {
 		if rows == 0 {
 			held = 0
 		}
-		found, err := pull[float32](g.mesh, Key{Shard: p.ID, Kind: EnergiesBlob, Scan: g.call}, 2*held+rates+1)
+		found, err := pull[float32](g.mesh, Key{Shard: p.ID, Kind: EnergiesBlob, Scan: g.call}, 2*held+rates+1+hashWords)
 		if err != nil {
 			return Result{}, err
+		}
+		found, other := cutHash(found)
+		if other != hash {
+			return Result{}, disagreement(scan, p.ID, other, g.places[g.layout.Lead()].ID, hash)
 		}
 		p.each(g.spec.Chains, func(row, of int) {
 			rate := found[2*held+row*rates/n]

@@ -13,7 +13,10 @@ type Kind uint8
 // The kinds of blobs. Numbers are little-endian; [rows] and [dim] are those of the shard that posts. V is what the device
 // gave, a float32.
 const (
-	EnergiesBlob Kind = 1 // float32: V, V0 [rows] each, acceptance and the number of non-finite proposals of the shard's rungs
+	// EnergiesBlob is float32: V, V0 [rows] each, acceptance and the number of non-finite proposals of the shard's rungs; behind
+	// them a uint64, the hash of what they were made from: parameters, β and step sizes, reference, number of the scan and
+	// permutation before it, which all processes of a group have alike.
+	EnergiesBlob Kind = 1
 	RowsBlob     Kind = 2 // float32 [n, dim]: states that go to another shard, in the order of its rows
 	GradientBlob Kind = 3 // float32 [P]: a group's gradient
 	ThetaBlob    Kind = 4 // float32 [P + scores]: the parameters after a step

@@ -49,16 +49,16 @@ func equalTraffic(t *testing.T, got, want plan.Traffic) {
 
 func TestRungsOnReplicasOfTheirOwn(t *testing.T) {
 	p := must(t, small(), 0, 1, 2)
-	// Each of 2 shards tells the lead 4·(2·4+1+1) bytes, twice a step, which tells both 4·(12+3+1); and 4·(10+5) once. A swap of the first
+	// Each of 2 shards tells the lead 4·(2·4+1+3) bytes, twice a step, which tells both 4·(12+3+1); and 4·(10+5) once. A swap of the first
 	// pair is accepted in a quarter of the scans, of the second in an eighth, and moves a state of 8 bytes each way, in 4
 	// ladders and 2 scans. An eighth of the 4 negatives comes from the rung below.
-	state := plan.Traffic{Exchange: "state", Energies: 2*2*40 + 2*2*64, Theta: 2 * 60, Rows: 2*(2*4*0.25*8) + 2*(2*4*0.125*8), Negatives: 4 * 0.125 * 8}
+	state := plan.Traffic{Exchange: "state", Energies: 2*2*48 + 2*2*64, Theta: 2 * 60, Rows: 2*(2*4*0.25*8) + 2*(2*4*0.125*8), Negatives: 4 * 0.125 * 8}
 	first, second := 1-math.Pow(0.75, 4), 1-math.Pow(0.875, 4) // chances that a scan swaps anything
 	state.Headers = 169 * (2*2 + 2*2 + 2 + 2*2*first + 2*2*second + 4*0.125)
 	state.Total = state.Energies + state.Theta + state.Rows + state.Negatives + state.Headers
 	equalTraffic(t, p.Traffic[0], state)
 	// Labels: four acceptances for one; a third of the chains that are negatives is on each shard.
-	label := plan.Traffic{Exchange: "label", Energies: 2*2*52 + 2*2*64, Theta: 2 * 60, Negatives: 2 * 4. / 3 * 8, Headers: 169 * (2*2 + 2*2 + 2 + 2)}
+	label := plan.Traffic{Exchange: "label", Energies: 2*2*60 + 2*2*64, Theta: 2 * 60, Negatives: 2 * 4. / 3 * 8, Headers: 169 * (2*2 + 2*2 + 2 + 2)}
 	label.Total = label.Energies + label.Theta + label.Negatives + label.Headers
 	equalTraffic(t, p.Traffic[1], label)
 
@@ -104,8 +104,8 @@ func TestGroups(t *testing.T) {
 	e.Params, e.Virtual = 1000, true
 	e.Averaging = averaging.Config{Groups: 2, Every: 10, Outer: "mean", Format: "int8"}
 	p := must(t, e, 0, 1, 2, 3)
-	// Of each group: one shard of 6 rows tells the other 4·(12+3+1), which tells it 4·(12+3+1), twice; 2 ladders of 2 rungs are negatives elsewhere.
-	want := plan.Traffic{Exchange: "state", Energies: 2 * 2 * 2 * 64, Negatives: 2 * 4 * 8, Theta: 2 * 4020, Headers: 2 * 169 * (2*2 + 1 + 1)}
+	// Of each group: one shard of 6 rows tells the other 4·(12+3+3), which tells it 4·(12+3+1), twice; 2 ladders of 2 rungs are negatives elsewhere.
+	want := plan.Traffic{Exchange: "state", Energies: 2 * 2 * (72 + 64), Negatives: 2 * 4 * 8, Theta: 2 * 4020, Headers: 2 * 169 * (2*2 + 1 + 1)}
 	want.Total = want.Energies + want.Negatives + want.Theta + want.Headers
 	equalTraffic(t, p.Traffic[0], want)
 	rounds := []plan.Round{{"int8", 2 * 1016, 4 * 1016}, {"fp32", 2 * 4000, 4 * 4000}, {"bf16", 2 * 2000, 4 * 2000}}

@@ -11,7 +11,7 @@ import (
 // within a replica. With R replicas that hold shards of a group, n rows of a shard and r numbers of its acceptance (its
 // rungs; its rows where labels move between shards):
 //
-//	energies   a scan: 4·(2n + r + 1) of every shard to the lead: V, V₀, acceptance, non-finite proposals; then
+//	energies   a scan: 4·(2n + r + 3) of every shard to the lead: V, V₀, acceptance, non-finite proposals, a hash; then
 //	           4·(K·B + K + 1) of the lead to each of the R − 1 others: V, acceptance, non-finite proposals of the group
 //	rows       a scan, placement rung, exchange of states: 4·D each way for every accepted swap of two replicas; none to
 //	           a rung 0 that is drawn anew
@@ -152,7 +152,7 @@ func (e Experiment) energies(exchange string, p engine.Place) int {
 	if e.Layout.Rungs == 1 {
 		n = 0 // a single rung swaps with nobody
 	}
-	return 4 * (2*n + rates + 1)
+	return 4 * (2*n + rates + 3)
 }
 
 // gathered is the size of the blob in which the lead tells all others what the shards of a group found.

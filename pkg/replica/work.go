@@ -32,9 +32,10 @@ type worker struct {
 	pace    atomic.Int64  // ns a step
 	leave   func()        // told by the coordinator
 
-	mu   sync.Mutex
-	last *call // the newest command in order
-	mesh *Mesh // of the generation that last belongs to
+	mu    sync.Mutex
+	taken Sequence
+	last  *call // the newest command in order
+	mesh  *Mesh // of the generation that last belongs to
 
 	groups []*member // that it has shards of; touched by the running command alone
 }
@@ -48,7 +49,6 @@ type member struct {
 
 // call is a command under way, or done.
 type call struct {
-	seq    uint64
 	done   chan struct{} // closed when answer is there
 	answer []byte
 }
@@ -90,12 +90,8 @@ func (w *worker) begin(generation uint64, cmd Command) (*call, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	before := w.last
-	current := w.gate.Generation()
-	switch {
-	case before != nil && cmd.Seq == before.seq && generation == current:
-		return before, nil
-	case before != nil && cmd.Seq <= before.seq, cmd.Op == Open && generation <= current, cmd.Op != Open && generation != current:
-		return nil, &transport.StaleError{Message: generation, Current: current}
+	if repeated, err := w.taken.Take(generation, cmd); repeated || err != nil {
+		return before, err
 	}
 	if cmd.Op == Open {
 		if w.mesh != nil {
@@ -104,7 +100,7 @@ func (w *worker) begin(generation uint64, cmd Command) (*call, error) {
 		w.mesh = newMesh(w.conn, w.giver, w.place.Subjects, w.self, generation, cmd.Holders, w.exp.Layout.PerGroup(), &w.counts)
 		w.gate.Enter(generation)
 	}
-	c, mesh := &call{seq: cmd.Seq, done: make(chan struct{})}, w.mesh
+	c, mesh := &call{done: make(chan struct{})}, w.mesh
 	w.last = c
 	go func() {
 		if before != nil {
