@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"slices"
 	"strings"
@@ -408,98 +407,12 @@ func (r *run) withLastCut(err error) error {
 	return err
 }
 
-// stretch sums what a record says of all steps since the one before.
-type stretch struct {
-	steps     int
-	accept    []float64 // sum over the steps, a rung
-	nonFinite int
-}
-
-func (s *stretch) add(r engine.Report) {
-	if s.accept == nil {
-		s.accept = make([]float64, len(r.Accept))
-	}
-	for k, a := range r.Accept {
-		s.accept[k] += a
-	}
-	s.steps++
-	s.nonFinite += r.NonFinite
-}
-
 // swaps are the swap statistics of chains; zero without a ladder.
 func swaps(c chained) tempering.Stats {
 	if c == nil {
 		return tempering.Stats{}
 	}
 	return c.Stats()
-}
-
-// acceptance is the mean swap acceptance of each pair that was tried; nil without pairs.
-func acceptance(stats tempering.Stats) []float64 {
-	var out []float64
-	for _, p := range stats.Pairs {
-		if p.Attempts > 0 {
-			out = append(out, p.AlphaSum/float64(p.Attempts))
-		}
-	}
-	return out
-}
-
-// attempts is how often the pair with the fewest was tried.
-func attempts(stats tempering.Stats) uint64 {
-	n := stats.Pairs[0].Attempts
-	for _, p := range stats.Pairs {
-		n = min(n, p.Attempts)
-	}
-	return n
-}
-
-func (r *run) record(report engine.Report, window stretch, chains chained, rate float64, monitored []runlog.Value) error {
-	stats := swaps(chains)
-	rec := runlog.Record{Step: report.Step, Seconds: r.seconds()}
-	rec.Set("loss", report.Loss)
-	for _, part := range report.Parts {
-		rec.Set(part.Name, part.Value)
-	}
-	rec.Set("grad_norm", report.GradNorm)
-	rec.Set("learning_rate", report.Rate)
-	accepted := make([]float64, len(window.accept))
-	for k, sum := range window.accept {
-		accepted[k] = sum / float64(window.steps)
-	}
-	if len(accepted) > 0 {
-		rec.SetList("explorer_accept", accepted)
-	}
-	if accept := acceptance(stats); len(accept) > 0 && len(accept) == len(stats.Pairs) {
-		rec.SetList("swap_accept", accept)
-		barrier, _ := tempering.Barrier(stats.Rejections(), float64(attempts(stats)))
-		rec.Set("barrier", barrier)
-		rec.Set("rejection_sum", tempering.RejectionSum(stats.Rejections()))
-		rec.Set("restarts", float64(stats.Restarts))
-		rec.Set("round_trips", float64(stats.Trips))
-		rec.Set("round_trip_rate", chains.TripRate())
-		rec.Set("round_trip_rate_predicted", tempering.PredictedTripRate(stats.Rejections()))
-		rec.Set("suggested_rungs", float64(tempering.SuggestRungs(barrier)))
-		rec.SetList("beta", chains.Adapted().Betas)
-		rec.SetList("step_size", chains.StepSizes())
-		if stats.Warming > 0 {
-			rec.Set("warming", float64(stats.Warming))
-		}
-		for _, list := range []struct {
-			key    string
-			values []float64
-		}{{"energy_correlation", chains.Exploration()}, {"drift_ess", report.Drift}} {
-			if len(list.values) > 0 && !slices.ContainsFunc(list.values, math.IsNaN) {
-				rec.SetList(list.key, list.values)
-			}
-		}
-	}
-	if len(accepted) > 0 {
-		rec.Set("non_finite_proposals", float64(window.nonFinite))
-	}
-	rec.Set("steps_per_second", rate)
-	rec.Values = append(rec.Values, monitored...)
-	return r.metrics.Write(rec)
 }
 
 // cut saves the state of the run; a step that is saved already is not saved again.
