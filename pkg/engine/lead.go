@@ -58,20 +58,10 @@ func (l *lead) setTheta(theta []float32) {
 
 // state copies what load took to the host.
 func (l *lead) state() (st State, err error) {
-	read := func(t *tensors.Tensor) []float32 {
-		if t == nil || err != nil {
-			return nil
-		}
-		var v []float32
-		v, err = backend.Read[float32](t)
-		return v
-	}
-	st.Theta, st.EMA = read(l.theta), read(l.ema)
-	for _, m := range l.moments {
-		st.Moments = append(st.Moments, read(m))
-	}
-	if err != nil {
-		return State{}, fmt.Errorf("engine: read state: %w", err)
+	var host readout
+	host.weights(&st, l.theta, l.ema, l.moments)
+	if host.err != nil {
+		return State{}, fmt.Errorf("engine: read state: %w", host.err)
 	}
 	return st, nil
 }

@@ -83,22 +83,33 @@ func (s *Shard) Load(st State) error {
 	return nil
 }
 
+// readout copies tensors to the host and keeps the first error.
+type readout struct{ err error }
+
+// numbers is nil for no tensor.
+func (r *readout) numbers(t *tensors.Tensor) []float32 {
+	if t == nil || r.err != nil {
+		return nil
+	}
+	var v []float32
+	v, r.err = backend.Read[float32](t)
+	return v
+}
+
+func (r *readout) weights(into *State, theta, ema *tensors.Tensor, moments []*tensors.Tensor) {
+	into.Theta, into.EMA = r.numbers(theta), r.numbers(ema)
+	for _, m := range moments {
+		into.Moments = append(into.Moments, r.numbers(m))
+	}
+}
+
 // State copies the shard's state to the host.
 func (s *Shard) State() (st State, err error) {
-	read := func(t *tensors.Tensor) []float32 {
-		if t == nil || err != nil {
-			return nil
-		}
-		var v []float32
-		v, err = backend.Read[float32](t)
-		return v
-	}
-	st.Theta, st.EMA, st.Live, st.Pool = read(s.theta), read(s.ema), read(s.live), read(s.pool)
-	for _, m := range s.moments {
-		st.Moments = append(st.Moments, read(m))
-	}
-	if err != nil {
-		return State{}, fmt.Errorf("engine: read state: %w", err)
+	var host readout
+	host.weights(&st, s.theta, s.ema, s.moments)
+	st.Live, st.Pool = host.numbers(s.live), host.numbers(s.pool)
+	if host.err != nil {
+		return State{}, fmt.Errorf("engine: read state: %w", host.err)
 	}
 	st.Live, st.Rows = fromRows(st.Live, s.place, s.spec.dim()), slices.Clone(s.place)
 	return st, nil

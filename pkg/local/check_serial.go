@@ -62,17 +62,23 @@ func (p *Parts) checkSerial(ctx context.Context, opts Options) (err error) {
 		}
 		return out, nil
 	}
+	return sameTwice(digests, steps/2, func(i int) string { return fmt.Sprintf("at step %d", min((i+1)*every, steps)) })
+}
+
+// sameTwice compares the digests of two computations of one thing: one that goes through, and one that another takes over
+// in the middle. at names the place of a digest.
+func sameTwice(digests func(takeOver int) ([]string, error), middle int, at func(i int) string) error {
 	first, err := digests(-1)
 	if err != nil {
 		return err
 	}
-	second, err := digests(steps / 2)
+	second, err := digests(middle)
 	if err != nil {
 		return err
 	}
 	for i := range first {
 		if first[i] != second[i] {
-			return fmt.Errorf("%w: at step %d the digests of two trainings are %.12s and %.12s, want equal ones", ErrSerial, min((i+1)*every, steps), first[i], second[i])
+			return fmt.Errorf("%w: %s the digests are %.12s and %.12s, want equal ones", ErrSerial, at(i), first[i], second[i])
 		}
 	}
 	return nil

@@ -294,20 +294,7 @@ func checkSerial(ctx context.Context, b *backend.Backend, cfg engine.SamplerConf
 		}
 		return out, nil
 	}
-	first, err := digests(-1)
-	if err != nil {
-		return err
-	}
-	second, err := digests(o.CheckSerial / 2)
-	if err != nil {
-		return err
-	}
-	for i := range first {
-		if first[i] != second[i] {
-			return fmt.Errorf("%w: after round %d the digests are %.12s and %.12s, want equal ones", ErrSerial, i+1, first[i], second[i])
-		}
-	}
-	return nil
+	return sameTwice(digests, o.CheckSerial/2, func(i int) string { return fmt.Sprintf("after round %d", i+1) })
 }
 
 // TemperingFile holds how the law of a run was tempered last.
