@@ -17,6 +17,7 @@ func newTrainCommand() *cobra.Command {
 	var b backendFlags
 	var opts local.Options
 	var quiet bool
+	var tokenFile string
 	cmd := &cobra.Command{
 		Use:   "train FILE",
 		Short: "Train an experiment in this process",
@@ -26,6 +27,8 @@ parameters, samples, figures and report.html. Ctrl-C saves the state; --resume g
 		Example: `  coordinator train examples/two-moons.yaml
   coordinator train examples/two-moons.yaml --set train.steps=2000 --set seed=3 --out runs/short
   coordinator train examples/two-moons.yaml --resume
+  coordinator train examples/replicas.yaml --replicas 3 --spawn process
+  coordinator train examples/replicas.yaml --replicas 2 --spawn none --token-file token   # and replica --coordinator nats://127.0.0.1:4222 …
   coordinator train examples/two-moons.yaml --params runs/short/params.safetensors --out runs/longer`,
 		Args: exactlyOneFile,
 	}
@@ -36,6 +39,8 @@ parameters, samples, figures and report.html. Ctrl-C saves the state; --resume g
 	cmd.Flags().IntVar(&opts.CheckSerial, "check-serial", 0, "first make so many adaptation rounds of tempering.adapt_every steps twice, with a cut and a restore in between, and compare all bits")
 	cmd.Flags().IntVar(&opts.Replicas, "replicas", 1, "workers that the shards of the experiment are spread over; any number comes to the same numbers")
 	cmd.Flags().StringVar(&opts.Spawn, "spawn", local.SpawnGoroutine, "what a worker is: "+oneOf(local.Spawns()))
+	cmd.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:4222", "address for replicas that others start, with --spawn none")
+	cmd.Flags().StringVar(&tokenFile, "token-file", "", "file with the token that they show, with --spawn none (default: the variable "+local.TokenVariable+")")
 	b.add(cmd)
 	b.addParams(cmd, "the first weights")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -62,6 +67,13 @@ parameters, samples, figures and report.html. Ctrl-C saves the state; --resume g
 			return usageErrorf("--check-serial: %d, want 0 or more rounds", opts.CheckSerial)
 		case opts.CheckSerial > 0 && opts.Resume:
 			return usageErrorf("--check-serial: checks the first steps of a new run, want no --resume")
+		}
+		if opts.Spawn == local.SpawnNone {
+			if opts.Token, err = local.ReadToken(tokenFile); err != nil {
+				return usageError{err}
+			}
+		} else if opts.Listen = ""; cmd.Flags().Changed("listen") || tokenFile != "" {
+			return usageErrorf("--listen, --token-file: are for replicas that others start, want --spawn none")
 		}
 		stderr := cmd.ErrOrStderr()
 		opts.Command = append([]string{"coordinator", "train"}, commandArgs(cmd, args)...)
@@ -90,7 +102,7 @@ func commandArgs(cmd *cobra.Command, args []string) []string {
 			out = append(out, "--set", s)
 		}
 	}
-	for _, name := range []string{"out", "backend", "params", "replicas", "spawn"} {
+	for _, name := range []string{"out", "backend", "params", "replicas", "spawn", "listen", "token-file"} {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
 			out = append(out, "--"+name, f.Value.String())
 		}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -56,7 +55,7 @@ replicas', 75 the coordinator cannot be reached, 143 asked to end. Only 42 and 4
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			token, err := readToken(tokenFile)
+			token, err := local.ReadToken(tokenFile)
 			if err != nil {
 				return fmt.Errorf("%w: %w", replica.ErrConfig, err)
 			}
@@ -88,24 +87,4 @@ replicas', 75 the coordinator cannot be reached, 143 asked to end. Only 42 and 4
 	f.DurationVar(&grace, "grace", 25*time.Second, "how long to wait, when asked to end, until the shards are elsewhere")
 	f.BoolVar(&noInstall, "no-install", false, "never download the XLA plugin (also KELVIN_NO_INSTALL=1)")
 	return cmd
-}
-
-// readToken reads the token from a file, or from the environment where none is named. Tokens are no flags: those show in
-// lists of processes.
-func readToken(path string) (string, error) {
-	if path == "" {
-		if token := os.Getenv(local.TokenVariable); token != "" {
-			return token, nil
-		}
-		return "", fmt.Errorf("--token-file: missing, and %s is not set, want the token of the experiment", local.TokenVariable)
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
-	}
-	token := strings.TrimSpace(string(text))
-	if token == "" {
-		return "", fmt.Errorf("--token-file: %s is empty, want the token of the experiment", path)
-	}
-	return token, nil
 }

@@ -42,7 +42,7 @@ func TestTokenComesFromFileOrEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{"": "from the environment", path: "from the file"} {
-		if got, err := readToken(file); err != nil || got != want {
+		if got, err := local.ReadToken(file); err != nil || got != want {
 			t.Errorf("--token-file %q: %q, %v, want %q", file, got, err, want)
 		}
 	}

@@ -26,13 +26,34 @@ import (
 const (
 	SpawnGoroutine = "goroutine" // replicas are goroutines of this process and share its backend
 	SpawnProcess   = "process"   // this program is started again for each
+	SpawnNone      = "none"      // others start them: the program replica, with Options.Listen and Options.Token
 )
 
 // Spawns lists the values of Options.Spawn.
-func Spawns() []string { return []string{SpawnGoroutine, SpawnProcess} }
+func Spawns() []string { return []string{SpawnGoroutine, SpawnProcess, SpawnNone} }
 
 // TokenVariable is the environment variable in which a replica finds the token of its experiment.
 const TokenVariable = "KELVIN_TOKEN"
+
+// ReadToken reads the token of an experiment from a file, or from the environment where none is named. Tokens are no flags: those show in
+// lists of processes.
+func ReadToken(path string) (string, error) {
+	if path == "" {
+		if token := os.Getenv(TokenVariable); token != "" {
+			return token, nil
+		}
+		return "", fmt.Errorf("--token-file: missing, and %s is not set, want the token of the experiment", TokenVariable)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return "", fmt.Errorf("--token-file: %s is empty, want the token of the experiment", path)
+	}
+	return token, nil
+}
 
 // chained is a learner with chains: one in this process, or a fleet.
 type chained = replica.Chained
@@ -119,10 +140,16 @@ func (p *Parts) openFleet(ctx context.Context, b *backend.Backend, opts Options,
 	if err != nil {
 		return nil, err
 	}
-	token := rand.Text()
+	token := opts.Token
+	if token == "" {
+		token = rand.Text()
+	}
 	server := transport.ServerOptions{Token: token}
-	if opts.Spawn == SpawnProcess {
+	switch opts.Spawn {
+	case SpawnProcess:
 		server.Listen = "127.0.0.1:0"
+	case SpawnNone:
+		server.Listen = opts.Listen
 	}
 	f := &fleet{}
 	if f.server, err = transport.StartServer(ctx, server); err != nil {
@@ -132,8 +159,14 @@ func (p *Parts) openFleet(ctx context.Context, b *backend.Backend, opts Options,
 	defer failed(nil)
 	living, end := context.WithCancel(context.WithoutCancel(ctx))
 	f.end = end
-	replicas := max(1, opts.Replicas)
-	for i := range replicas {
+	replicas, own := max(1, opts.Replicas), max(1, opts.Replicas)
+	if opts.Spawn == SpawnNone {
+		own = 0
+		if opts.Progress != nil { // the bar is not there yet
+			fmt.Fprintf(opts.Progress, "waiting for %d of `replica --coordinator %s`\n", replicas, f.server.URL())
+		}
+	}
+	for i := range own {
 		work := func() error {
 			return replica.Main(living, replica.Options{Server: f.server, Token: token, ID: strconv.Itoa(i), Opened: b, Version: opts.Version,
 				Build: func([]byte, string) (replica.Experiment, error) { return p.replicated(), nil }})
@@ -205,12 +238,15 @@ func runReplica(ctx context.Context, url, token string, id int) error {
 
 // open opens the backend, and the learner on it or on replicas.
 func (r *run) open(ctx context.Context) (err error) {
-	if !r.parts.distributed(r.opts.Replicas) {
+	if !r.parts.distributed(r.opts.Replicas) && r.opts.Spawn != SpawnNone {
 		r.backend, r.trainer, err = r.parts.Open(ctx, r.opts.Backend)
 		return err
 	}
-	if r.opts.Spawn == SpawnProcess && (r.opts.Network != nil || r.opts.Loss != nil) {
-		return errors.New("spawn: process cannot hand over a network or a loss of the caller's own, want goroutine")
+	if r.opts.Spawn == SpawnNone && (r.opts.Listen == "" || r.opts.Token == "") {
+		return errors.New("spawn: none needs an address to listen at and a token, by which replicas find the training")
+	}
+	if r.opts.Spawn != "" && r.opts.Spawn != SpawnGoroutine && (r.opts.Network != nil || r.opts.Loss != nil) {
+		return errors.New("spawn: " + r.opts.Spawn + " cannot hand over a network or a loss of the caller's own, want goroutine")
 	}
 	if r.backend, err = backend.Open(ctx, r.parts.Config.Backend, r.opts.Backend); err != nil {
 		return err

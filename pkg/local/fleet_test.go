@@ -1,8 +1,10 @@
 package local
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/replica"
 	"github.com/kelvin-ebm/kelvin/pkg/runlog"
 )
 
@@ -150,7 +153,7 @@ func TestFleetFaults(t *testing.T) {
 		change func(*Options)
 		want   string
 	}{
-		{"unknown spawn", func(o *Options) { o.Spawn = "thread" }, `spawn: "thread", want one of goroutine, process`},
+		{"unknown spawn", func(o *Options) { o.Spawn = "thread" }, `spawn: "thread", want one of goroutine, process, none`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			opts := options(filepath.Join(t.TempDir(), "run"))
@@ -160,5 +163,37 @@ func TestFleetFaults(t *testing.T) {
 				t.Errorf("error %v, want %s", err, tc.want)
 			}
 		})
+	}
+}
+
+// Replicas that others start find the training by its address and its token, and come to the same run.
+func TestReplicasStartedByOthers(t *testing.T) {
+	alone, err := Train(t.Context(), parse(t, backend.Go, small), options(filepath.Join(t.TempDir(), "alone")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, say := io.Pipe()
+	ended := make(chan error, 1)
+	go func() {
+		line, err := bufio.NewReader(said).ReadString('\n')
+		go io.Copy(io.Discard, said)
+		if err != nil {
+			ended <- err
+			return
+		}
+		url := strings.Trim(line[strings.Index(line, "nats://"):], "`\n")
+		ended <- replica.Main(t.Context(), replica.Options{URL: url, Token: "a token", ID: "one", Build: Replicated, Version: Version()})
+	}()
+	opts := options(filepath.Join(t.TempDir(), "run"))
+	opts.Spawn, opts.Listen, opts.Token, opts.Version, opts.Progress = SpawnNone, "127.0.0.1:0", "a token", Version(), say
+	s, err := Train(t.Context(), parse(t, backend.Go, small), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Digest != alone.Digest {
+		t.Errorf("digest %.12s, want %.12s as in one process", s.Digest, alone.Digest)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("the replica ended with %v", err)
 	}
 }

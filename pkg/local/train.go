@@ -63,6 +63,8 @@ type Options struct {
 	// numbers. 0 and 1 train in this process without more ado, but for several groups.
 	Replicas int
 	Spawn    string // one of Spawns; "" is goroutine
+	// Under SpawnNone: the address that replicas connect to, of this machine alone, and the token that they show.
+	Listen, Token string
 
 	afterStep func(step int) // tests interrupt a run here
 }
