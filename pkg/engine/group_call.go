@@ -31,12 +31,12 @@ func (g *group) Train(scan uint64, step int, lr float64, positives []float32, d 
 		g.mesh.Post(key, numberBytes(append(slices.Clone(theta), scores.packed()...)))
 		g.spread(theta)
 	} else {
-		v, err := pull[float32](g.mesh, key, len(g.theta)+numScores)
+		v, err := pull[float32](g.mesh, key, len(g.theta)+NumScores)
 		if err != nil {
 			return Result{}, err
 		}
-		g.spread(v[:len(v)-numScores])
-		scores = unpackScores(to64(v[len(v)-numScores:]))
+		g.spread(v[:len(v)-NumScores])
+		scores = unpackScores(to64(v[len(v)-NumScores:]))
 	}
 	g.trained = g.call
 	r, err := g.explore(scan, d.Perm, draws)

@@ -205,7 +205,8 @@ func (s Scores) packed() []float32 {
 	return to32([]float64{s.Loss, s.Positives, s.Negatives, s.Penalty, s.GradNorm})
 }
 
-const numScores = 5
+// NumScores is the number of figures of a step that travel behind the parameters.
+const NumScores = 5
 
 func flatten(pieces []*Node) *Node {
 	flat := make([]*Node, len(pieces))

@@ -388,7 +388,7 @@ func (s *Shard) unpack(packed []float32, first, train bool) Result {
 	}
 	r.NonFinite = int(take(1)[0])
 	if train {
-		r.Scores = unpackScores(take(numScores))
+		r.Scores = unpackScores(take(NumScores))
 	}
 	return r
 }

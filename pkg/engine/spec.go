@@ -11,6 +11,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/losses"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 	"github.com/kelvin-ebm/kelvin/pkg/samplers"
+	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
 // Spec fixes what a shard compiles: the model, the path, the shapes. What may change while it runs (β, step sizes,
@@ -55,7 +56,7 @@ type Spec struct {
 // the states of two rows. With "label" the states stay, and a swap moves β and the step size of the two rows: nothing as
 // large as a state. Any row may then be of rung 0, so that the chain steps of a scan are made there too, and dropped where
 // that rung is drawn anew. The chains have the same law either way, though not the same bits.
-func Exchanges() []string { return []string{"state", "label"} }
+func Exchanges() []string { return tempering.Exchanges }
 
 // maxBlock is the most gradients of the energy unrolled into one program: XLA's compile time grows faster than their
 // number.

@@ -33,9 +33,6 @@ type Traffic struct {
 	Total     float64 `json:"total"`
 }
 
-// scores is the number of figures of a step that travel behind the parameters.
-const scores = 5
-
 // pairBytes are the bytes of a request for a chunk and of its answer, without the chunk itself.
 const pairBytes = 2*transport.HeaderSize + 1 + (transport.MaxPayload - transport.ChunkSize)
 
@@ -91,7 +88,7 @@ func (e Experiment) transfers(exchange string, holders []int, yield func(transfe
 		leads = append(leads, lead)
 		for _, to := range members(places, holders) {
 			send(transfer{engine.GatheredBlob, lead, to, scans, scans * float64(e.gathered())})
-			send(transfer{engine.ThetaBlob, lead, to, 1, float64(4 * (e.Params + scores))})
+			send(transfer{engine.ThetaBlob, lead, to, 1, float64(4 * (e.Params + engine.NumScores))})
 		}
 		for _, p := range places {
 			send(transfer{engine.EnergiesBlob, holders[p.ID], lead, scans, scans * float64(e.energies(exchange, p))})

@@ -109,7 +109,7 @@ func checkRoundTrips(t *testing.T, list []codec) {
 		if err != nil || !bytes.Equal(again, c.sample) {
 			t.Errorf("%s: %x comes back as %x, %v", c.name, c.sample, again, err)
 		}
-		// Blobs that end in tensors, energies and chunks have shorter and longer values; the rest has one length.
+		// Energies and chunks have shorter and longer values; the rest has one length.
 		for n := range c.sample {
 			checkDecoder(t, c, c.sample[:n])
 		}
