@@ -193,12 +193,12 @@ func (s Store) Save(cut Cut) (digest string, err error) {
 	if err != nil {
 		return fail(err)
 	}
-	text, err := json.MarshalIndent(m, "", "  ")
+	text, err := m.text()
 	if err != nil {
 		return fail(err)
 	}
 	err = s.create(filepath.Join(temp, manifestName), func(w io.Writer) error {
-		_, err := w.Write(append(text, '\n'))
+		_, err := w.Write(text)
 		return err
 	})
 	if err != nil {
