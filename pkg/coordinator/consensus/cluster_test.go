@@ -1,0 +1,546 @@
+package consensus
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	walfs "github.com/hashicorp/raft-wal/fs"
+
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
+)
+
+func three(t testing.TB) *cluster {
+	t.Helper()
+	c := newCluster(t, "a", "b", "c")
+	c.startAll()
+	return c
+}
+
+// follower is a node that does not lead.
+func (c *cluster) follower() *Node {
+	c.t.Helper()
+	leader := c.leader()
+	for _, n := range c.nodes {
+		if n != leader {
+			return n
+		}
+	}
+	c.t.Fatal("no follower")
+	return nil
+}
+
+// has wants all running nodes to know the experiments, once they are in the same state.
+func (c *cluster) has(names ...string) {
+	c.t.Helper()
+	c.same()
+	for _, n := range c.nodes {
+		n.fsm.view(func(s *ledger.State) {
+			for _, name := range names {
+				if _, ok := s.Experiment(name); !ok {
+					c.t.Errorf("%s has lost experiment %s", n.cfg.Name, name)
+				}
+			}
+		})
+	}
+}
+
+func TestLeadersMayDieOneByOne(t *testing.T) {
+	t.Parallel()
+	c := three(t)
+	var acknowledged []string
+	for i := range 4 {
+		for j := range 5 {
+			name := fmt.Sprintf("x%d-%d", i, j)
+			c.experiment(name)
+			acknowledged = append(acknowledged, name)
+		}
+		name := c.leader().cfg.Name
+		c.kill(name)
+		c.experiment(fmt.Sprintf("y%d", i))
+		acknowledged = append(acknowledged, fmt.Sprintf("y%d", i))
+		c.start(name)
+	}
+	c.has(acknowledged...)
+}
+
+func TestIsolatedLeaderLosesItsReign(t *testing.T) {
+	t.Parallel()
+	c := three(t)
+	c.experiment("x")
+	old := c.leader()
+	reign, err := old.Leadership(within(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.net.isolate(old.cfg.Name, true)
+	_, err = old.Apply(within(t), ledger.ID{1}, createExperiment("never"))
+	if !errors.Is(err, ErrUncertain) && !errors.Is(err, ErrNotLeader) {
+		t.Errorf("apply without a quorum: %v, want an ErrUncertain or ErrNotLeader", err)
+	}
+	select {
+	case <-reign.Done():
+	case <-time.After(patience):
+		t.Fatal("the reign goes on")
+	}
+	read := func(*ledger.State) {}
+	if _, _, err := old.View(within(t), Linearizable, read); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("linearizable read of an isolated node: %v, want an ErrNotLeader", err)
+	}
+	if _, age, err := old.View(within(t), Stale, read); err != nil || age <= 0 {
+		t.Errorf("stale read of an isolated node: age %v, %v", age, err)
+	}
+	eventually(t, "another leader", func() bool {
+		for _, n := range c.nodes {
+			if n != old && n.Leads() {
+				return true
+			}
+		}
+		return false
+	})
+	c.experiment("y")
+	c.net.isolate(old.cfg.Name, false)
+	c.has("x", "y")
+	if old.Leads() {
+		t.Error("the old leader still leads")
+	}
+}
+
+func TestLeadershipIsHandedOverOnClose(t *testing.T) {
+	t.Parallel()
+	c := three(t)
+	c.experiment("x")
+	old := c.leader()
+	term := old.Stats().Term
+	if err := old.Close(); err != nil {
+		t.Fatal(err)
+	}
+	delete(c.nodes, old.cfg.Name)
+	eventually(t, "a leader of the next term", func() bool {
+		for _, n := range c.nodes {
+			if n.Leads() {
+				return n.Stats().Term == term+1 // no election had to time out
+			}
+		}
+		return false
+	})
+	if err := c.leader().Transfer(within(t), c.follower().cfg.Name); err != nil {
+		t.Fatal(err)
+	}
+	c.has("x")
+}
+
+func TestNodesTellTheClusterWhereTheyAre(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "a", "b", "c")
+	for name, cfg := range c.cfg {
+		cfg.API, cfg.NATS = "https://"+name, "nats://"+name
+		c.cfg[name] = cfg
+	}
+	c.startAll()
+	eventually(t, "the list of coordinators, and the feature level", func() bool {
+		ready := false
+		c.leader().fsm.view(func(s *ledger.State) { ready = len(s.Nodes()) == 3 && s.Feature() == Feature })
+		return ready
+	})
+	c.same()
+	members, err := c.follower().Members(within(t))
+	if err != nil || len(members) != 3 {
+		t.Fatal(members, err)
+	}
+	leaders := 0
+	for i, m := range members {
+		name := string("abc"[i])
+		if m.Name != name || m.API != "https://"+name || m.NATS != "nats://"+name || m.Peer != c.cfg[name].Peer.Listen || !m.Voter || !m.Reached {
+			t.Errorf("member %+v", m)
+		}
+		if m.Leads {
+			leaders++
+		}
+	}
+	if leaders != 1 {
+		t.Errorf("%d leaders", leaders)
+	}
+}
+
+func TestNodeThatLostItsDiskStartsWithoutAVote(t *testing.T) {
+	t.Parallel()
+	c := three(t)
+	c.experiment("x")
+	c.same()
+	lost := c.follower().cfg.Name
+	c.kill(lost)
+	c.experiment("y")
+	if err := os.RemoveAll(c.cfg[lost].DataDir); err != nil {
+		t.Fatal(err)
+	}
+	c.start(lost)
+	demoted := false
+	eventually(t, "a vote again", func() bool {
+		servers, err := c.leader().servers()
+		for _, s := range servers {
+			if string(s.ID) == lost {
+				demoted = demoted || s.Suffrage != raft.Voter
+				return err == nil && demoted && s.Suffrage == raft.Voter
+			}
+		}
+		return false
+	})
+	c.has("x", "y")
+}
+
+func TestOneGrowsToThreeWhileItWorks(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	cfg := c.configure("a")
+	alone := cfg
+	alone.Peer, alone.Heartbeat = Peer{}, 0 // as a training in one process runs
+	c.cfg["a"] = alone
+	c.start("a")
+	c.experiment("x")
+	if err := c.nodes["a"].AddNonvoter(within(t), "b", "127.0.0.1:1"); !errors.Is(err, errNoPort) {
+		t.Errorf("join a node without a peer port: %v", err)
+	}
+	c.kill("a")
+	c.cfg["a"] = cfg
+	c.start("a")
+
+	var count atomic.Int32
+	var names []string
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for ctx.Err() == nil {
+			name := fmt.Sprint("y", count.Load())
+			id := ledger.ID{}
+			copy(id[:], name)
+			if out, err := c.nodes["a"].Apply(ctx, id, createExperiment(name)); err == nil && out.Err == nil {
+				names = append(names, name)
+				count.Add(1)
+			}
+		}
+	})
+	defer wg.Wait()
+	defer cancel()
+	for _, name := range []string{"b", "c"} {
+		cfg := c.configure(name)
+		cfg.Join = c.cfg["a"].Peer.Listen
+		c.cfg[name] = cfg
+		n, err := Open(within(t), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		eventually(t, "a new voter", func() bool {
+			servers, err := n.servers()
+			for _, s := range servers {
+				if string(s.ID) == name {
+					return err == nil && s.Suffrage == raft.Voter
+				}
+			}
+			return false
+		})
+		at := count.Load()
+		eventually(t, "more entries", func() bool { return count.Load() > at })
+		defer func() { c.nodes[name] = n }()
+	}
+	cancel()
+	wg.Wait()
+	if servers, err := c.nodes["a"].servers(); err != nil || len(servers) != 3 || servers[0].Address == "a" {
+		t.Errorf("members %v, %v", servers, err)
+	}
+	c.has(append(names, "x")...)
+}
+
+func TestRemove(t *testing.T) {
+	t.Parallel()
+	c := three(t)
+	c.experiment("x")
+	leader, gone := c.leader(), c.follower().cfg.Name
+	if err := leader.Remove(within(t), leader.cfg.Name); !errors.Is(err, ledger.ErrConflict) {
+		t.Errorf("remove the leader: %v, want an ErrConflict", err)
+	}
+	if err := leader.Remove(within(t), "z"); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("remove a stranger: %v, want an ErrNotFound", err)
+	}
+	if err := c.follower().Remove(within(t), gone); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("ask a follower: %v, want an ErrNotLeader", err)
+	}
+	c.kill(gone)
+	if err := leader.Remove(within(t), gone); err != nil {
+		t.Fatal(err)
+	}
+	if servers, err := leader.servers(); err != nil || len(servers) != 2 {
+		t.Errorf("members %v, %v", servers, err)
+	}
+	eventually(t, "a list without it", func() bool {
+		n := 0
+		leader.fsm.view(func(s *ledger.State) { n = len(s.Nodes()) })
+		return n == 2
+	})
+	c.has("x")
+}
+
+func TestFollowerCatchesUpFromASnapshot(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "a", "b", "c")
+	for name, cfg := range c.cfg {
+		cfg.SnapshotThreshold, cfg.Trailing, cfg.SegmentSize = 20, 5, 4096 // a segment is removed as a whole
+		c.cfg[name] = cfg
+	}
+	c.startAll()
+	c.experiment("x")
+	c.same()
+	late := c.follower().cfg.Name
+	c.kill(late)
+	for i := range 50 {
+		c.experiment(fmt.Sprint("y", i))
+	}
+	for range 3 {
+		for _, n := range c.nodes {
+			if err := n.Snapshot(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.experiment(fmt.Sprint("z", c.leader().Stats().Last))
+	}
+	for _, n := range c.nodes {
+		if ids, err := n.snapshots.ids(); err != nil || len(ids) != 2 {
+			t.Errorf("snapshots %v, %v, want the last 2", ids, err)
+		}
+	}
+	c.start(late)
+	c.has("x", "y0", "y49")
+	if n := c.nodes[late].Stats().Installs; n != 1 {
+		t.Errorf("%d snapshots installed, want 1", n)
+	}
+	for name := range c.cfg { // everybody from the disk
+		c.kill(name)
+	}
+	c.startAll()
+	c.experiment("w")
+	c.has("x", "y49", "w")
+}
+
+func TestPeersFile(t *testing.T) {
+	t.Parallel()
+	c := three(t)
+	c.experiment("x")
+	c.same()
+	for _, name := range []string{"a", "b", "c"} {
+		c.kill(name)
+	}
+	delete(c.cfg, "b")
+	delete(c.cfg, "c")
+	path := filepath.Join(c.cfg["a"].DataDir, "raft", "peers.json")
+	text := fmt.Sprintf(`[{"id": "a", "address": %q}]`, c.cfg["a"].Peer.Listen)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.start("a")
+	c.experiment("y")
+	c.has("x", "y")
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file is still there: %v", err)
+	}
+	c.kill("a")
+	c.start("a")
+	c.leader()
+	c.has("x", "y")
+}
+
+// harm changes a file in place.
+func harm(t *testing.T, pattern string, change func([]byte) []byte) {
+	t.Helper()
+	paths, err := filepath.Glob(pattern)
+	if err != nil || len(paths) == 0 {
+		t.Fatal(pattern, paths, err)
+	}
+	path := paths[len(paths)-1]
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, change(data), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestDamagedLogIsRefusedAndNothingIsLost(t *testing.T) {
+	t.Parallel()
+	c := three(t)
+	for i := range 10 {
+		c.experiment(fmt.Sprint("x", i))
+	}
+	c.same()
+	hurt := c.follower().cfg.Name
+	c.kill(hurt)
+	harm(t, filepath.Join(c.cfg[hurt].DataDir, "raft/log/*.wal"), func(b []byte) []byte {
+		b[bytes.Index(b, []byte("name: x5"))] ^= 4
+		return b
+	})
+	if n, err := Open(within(t), c.cfg[hurt]); !errors.Is(err, ErrCorrupt) {
+		t.Fatalf("%v, %v, want an ErrCorrupt", n, err)
+	}
+	c.experiment("y")
+	if err := os.RemoveAll(c.cfg[hurt].DataDir); err != nil { // what an operator does
+		t.Fatal(err)
+	}
+	c.start(hurt)
+	c.has("x0", "x9", "y")
+}
+
+func TestDamagedSnapshotIsPutAside(t *testing.T) {
+	dir := t.TempDir()
+	cfg := Config{Name: "a", DataDir: dir, Log: testLog()}
+	apply := func(n *Node, name string) {
+		t.Helper()
+		id := ledger.ID{}
+		copy(id[:], name)
+		reign, err := n.Leadership(within(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := n.Apply(reign, id, createExperiment(name)); err != nil || out.Err != nil {
+			t.Fatal(out, err)
+		}
+	}
+	reopen := func(n *Node) *Node {
+		t.Helper()
+		if n != nil {
+			if err := n.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		n, err := Open(within(t), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { n.Close() })
+		return n
+	}
+	n := reopen(nil)
+	for _, name := range []string{"x", "y"} {
+		apply(n, name)
+		if err := n.Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.Close()
+	harm(t, filepath.Join(dir, "raft/snapshots/*.snap"), func(b []byte) []byte { return b[:len(b)-1] })
+	n = reopen(n)
+	apply(n, "z")
+	n.fsm.view(func(s *ledger.State) {
+		if len(s.Experiments()) != 3 {
+			t.Errorf("%d experiments, want 3", len(s.Experiments()))
+		}
+	})
+	if bad, err := filepath.Glob(filepath.Join(dir, "raft/snapshots/*.bad")); err != nil || len(bad) != 1 {
+		t.Errorf("put aside: %v, %v", bad, err)
+	}
+
+	// Where the log does not reach back behind the damage, the node must not start.
+	n.Close()
+	cfg.Trailing = 1
+	n = reopen(n)
+	apply(n, "w")
+	if err := n.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	n.Close()
+	for _, keep := range []bool{false, true} {
+		harm(t, filepath.Join(dir, "raft/snapshots/*.snap"), func(b []byte) []byte { return b[:len(b)-1] })
+		if n, err := Open(within(t), cfg); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("damage that nothing makes good (%v): %v, %v, want an ErrCorrupt", keep, n, err)
+		}
+		if keep {
+			break
+		}
+		if paths, err := filepath.Glob(filepath.Join(dir, "raft/snapshots/*.snap")); err != nil || len(paths) == 0 {
+			break
+		}
+	}
+}
+
+func TestFailedDiskEndsTheNode(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "a", "b", "c")
+	disks := map[string]*faultFS{}
+	for name, cfg := range c.cfg {
+		disks[name] = &faultFS{VFS: walfs.New()}
+		cfg.hooks.vfs = disks[name]
+		c.cfg[name] = cfg
+	}
+	c.startAll()
+	c.experiment("x")
+	c.same()
+	hurt := c.follower()
+	disks[hurt.cfg.Name].set(nil, syscall.EIO)
+	c.experiment("y")
+	select {
+	case err := <-hurt.Fatal():
+		var fatal *FatalError
+		if !errors.As(err, &fatal) || fatal.Code != 1 || !errors.Is(err, syscall.EIO) {
+			t.Errorf("%v, want a FatalError of code 1 about EIO", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("nobody is told")
+	}
+	c.kill(hurt.cfg.Name)
+	disks[hurt.cfg.Name].set(nil, nil)
+	c.start(hurt.cfg.Name)
+	c.has("x", "y")
+}
+
+func TestFullDiskMayNotLead(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, "a", "b", "c")
+	var full sync.Map
+	for name, cfg := range c.cfg {
+		cfg.hooks.disk = func(string) (float64, error) {
+			if _, ok := full.Load(name); ok {
+				return 0.96, nil
+			}
+			return 0.5, nil
+		}
+		c.cfg[name] = cfg
+	}
+	c.startAll()
+	old := c.leader()
+	full.Store(old.cfg.Name, true)
+	eventually(t, "another leader", func() bool { return !old.Leads() })
+	eventually(t, "a node that is not ready", func() bool { return errors.Is(old.Ready(), ErrFull) })
+	if _, err := old.PutBlob(within(t), []byte("x")); !errors.Is(err, ErrFull) {
+		t.Errorf("blob on a full disk: %v, want an ErrFull", err)
+	}
+	c.experiment("x")
+	full.Clear()
+	eventually(t, "it is ready again", func() bool { return old.Ready() == nil })
+}
+
+func TestDataDirectoryHasOneOwner(t *testing.T) {
+	cfg := Config{Name: "a", DataDir: t.TempDir()}
+	n, err := Open(within(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second, err := Open(within(t), cfg); err == nil {
+		second.Close()
+		t.Error("two nodes on one directory")
+	}
+	n.Close()
+	cfg.Name = "b"
+	if second, err := Open(within(t), cfg); err == nil {
+		second.Close()
+		t.Error("a node on the directory of another")
+	}
+}
