@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -16,15 +15,20 @@ import (
 
 // Options say how Dial connects.
 type Options struct {
-	URL         string      // nats://host:port or tls://host:port, several separated by commas; or
-	Server      *Server     // a server in this process
-	TLS         *tls.Config // for URL: certificates to show and to trust; nil: what the URL and the server ask for
-	Credentials string      // file with the user's JWT and seed; empty: none
-	Token       string      // that the server of URL asks for, see [ServerOptions]; empty: none
-	Name        string      // of the connection, in the server's log and lists
-	Inbox       string      // prefix of the subjects for answers, where permissions want one of its own; empty: NATS's
-	// Experiment is stamped on every message that is sent; any other is refused. Take the first eight bytes of the
-	// experiment's id.
+	// URL is nats://host:port or tls://host:port, or several of one cluster, separated by commas: the connection moves to
+	// another server when its own is gone. There are no secrets in it.
+	URL    string
+	Server *Server     // in place of URL: a server in this process
+	TLS    *tls.Config // for URL: certificates to show and to trust; nil: what the URL and the server ask for
+
+	// What the server of URL asks for, if anything: a user of one experiment with a secret, or with a file that holds it
+	// and is read at every connection; a token; or a file with the JWT and the seed of a user of NATS. See [ServerOptions].
+	User, Secret, SecretFile string
+	Token                    string
+	Credentials              string
+
+	Name string // of the connection, in the server's log and lists, and, if it is a Token, in the subjects of its answers
+	// Experiment is stamped on every message that is sent; any other is refused.
 	Experiment uint64
 	// Notify, if not nil, is told what goes wrong apart from requests. It is called from several goroutines and must not
 	// block.
@@ -48,10 +52,12 @@ const (
 	SlowConsumer // requests come faster than they are handled: the latest were dropped
 	Refused      // a message was not handed on
 	Panicked     // a handler panicked; the requester got ErrFailed
+	Unauthorized // the server refused the secret, or a subject of another experiment
 )
 
 var eventNames = [...]string{
 	Disconnected: "disconnected", Reconnected: "reconnected", Lost: "lost", SlowConsumer: "slow consumer", Refused: "refused", Panicked: "panicked",
+	Unauthorized: "unauthorized",
 }
 
 func (k EventKind) String() string { return eventNames[k] }
@@ -59,7 +65,7 @@ func (k EventKind) String() string { return eventNames[k] }
 // How a connection behaves where nobody wants to choose.
 const (
 	dialTimeout   = 5 * time.Second
-	pingInterval  = 10 * time.Second // a half-open connection is noticed after two of them
+	pingInterval  = 2 * time.Second // a half-open connection is noticed after three of them
 	reconnectWait = 100 * time.Millisecond
 )
 
@@ -73,30 +79,40 @@ type Conn struct {
 	counts     counters
 
 	mu       sync.Mutex
-	session  context.Context // ends when the server is gone
-	end      context.CancelCauseFunc
+	down     error                 // why requests fail at once; nil while they can be sent
+	calls    map[*call]struct{}    // requests that wait for their answer
 	services map[*Service]struct{} // nil once the connection is closed
 }
 
-// Dial connects to a server.
+type call struct {
+	subject string
+	fail    context.CancelCauseFunc
+}
+
+// Dial connects to a server. It is ErrUnauthorized that the server does not take what o shows it.
 func Dial(ctx context.Context, o Options) (*Conn, error) {
-	if (o.URL == "") == (o.Server == nil) {
-		return nil, errors.New("transport: dial: want a URL or a server in this process, and not both")
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("transport: dial: %w", err)
 	}
-	c := &Conn{experiment: o.Experiment, notify: o.Notify, services: map[*Service]struct{}{}}
+	if _, err := o.secret(); err != nil {
+		return nil, fmt.Errorf("transport: dial: %w", err)
+	}
+	c := &Conn{experiment: o.Experiment, notify: o.Notify, services: map[*Service]struct{}{}, calls: map[*call]struct{}{}}
 	if c.notify == nil {
 		c.notify = func(Event) {}
 	}
-	c.session, c.end = context.WithCancelCause(context.Background())
 	d := &dialer{ctx: ctx}
-	opts := append(o.nats(),
+	opts := append(o.nats(c.notify),
 		nats.SetCustomDialer(d),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(Disconnected, err) }),
 		nats.ReconnectHandler(func(*nats.Conn) { c.reconnected() }),
 		nats.ClosedHandler(func(nc *nats.Conn) { c.disconnected(Lost, nc.LastError()) }),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
-			if sub != nil && errors.Is(err, nats.ErrSlowConsumer) {
+			switch {
+			case sub != nil && errors.Is(err, nats.ErrSlowConsumer):
 				c.notify(Event{SlowConsumer, sub.Subject, err})
+			case refusedBy(err):
+				c.unauthorized(err)
 			}
 		}),
 	)
@@ -109,30 +125,28 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 		err = context.Cause(ctx)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("transport: dial %s: %w", o.target(), err)
+		return nil, fmt.Errorf("transport: dial %s: %w", o.target(), natsError(err))
 	}
 	c.nats = nc
 	return c, nil
 }
 
-// target is where o leads, without secrets.
+// target is where o leads.
 func (o Options) target() string {
 	if o.Server != nil {
 		return "the server in this process"
 	}
-	var shown []string
-	for one := range strings.SplitSeq(o.URL, ",") {
-		if u, err := url.Parse(one); err == nil {
-			u.User = nil // a token or a password
-			one = u.String()
-		}
-		shown = append(shown, one)
-	}
-	return strings.Join(shown, ",")
+	return o.URL
 }
 
-func (o Options) nats() []nats.Option {
+func (o Options) nats(notify func(Event)) []nats.Option {
+	// Permissions can name these subjects.
+	inbox := SubjectsOf(o.Experiment).inbox()
+	if name, err := ParseToken(o.Name); err == nil {
+		inbox += "." + name.s
+	}
 	opts := []nats.Option{
+		nats.CustomInboxPrefix(inbox),
 		nats.Name(o.Name),
 		nats.Timeout(dialTimeout),
 		nats.MaxReconnects(-1),
@@ -156,8 +170,8 @@ func (o Options) nats() []nats.Option {
 	if o.Credentials != "" {
 		opts = append(opts, nats.UserCredentials(o.Credentials))
 	}
-	if o.Inbox != "" {
-		opts = append(opts, nats.CustomInboxPrefix(o.Inbox))
+	if o.User != "" {
+		opts = append(opts, o.asUser(notify)...)
 	}
 	return opts
 }
@@ -198,19 +212,49 @@ func (d *dialer) done() {
 
 func (c *Conn) disconnected(kind EventKind, err error) {
 	c.mu.Lock()
-	reason := ErrDisconnected
-	if kind == Lost {
-		reason = ErrClosed
+	switch {
+	case kind == Lost:
+		c.fail(ErrClosed)
+	case c.down == nil:
+		c.fail(ErrDisconnected)
 	}
-	c.end(reason)
 	c.mu.Unlock()
 	c.counts.disconnects.Add(1)
 	c.notify(Event{kind, "", err})
 }
 
+// fail ends all requests, and those to come; c.mu is held.
+func (c *Conn) fail(err error) {
+	c.down = err
+	for one := range c.calls {
+		one.fail(err)
+	}
+}
+
+// unauthorized takes the server's word that the connection may not do what it wanted. Whoever waits for an answer that
+// cannot come is told.
+func (c *Conn) unauthorized(err error) {
+	subject, message := denied(err)
+	err = natsError(err)
+	c.mu.Lock()
+	switch {
+	case message:
+		for one := range c.calls {
+			if one.subject == subject {
+				one.fail(err)
+			}
+		}
+	case subject == "", // the server does not take the secret
+		strings.HasPrefix(subject, SubjectsOf(c.experiment).inbox()): // no answer would arrive
+		c.fail(err)
+	}
+	c.mu.Unlock()
+	c.notify(Event{Unauthorized, subject, err})
+}
+
 func (c *Conn) reconnected() {
 	c.mu.Lock()
-	c.session, c.end = context.WithCancelCause(context.Background())
+	c.down = nil
 	c.mu.Unlock()
 	c.counts.reconnects.Add(1)
 	c.notify(Event{Reconnected, "", nil})
@@ -218,8 +262,8 @@ func (c *Conn) reconnected() {
 
 // Request sends m and waits for the answer, until ctx ends. The answer belongs to the experiment of the connection and, if
 // the type of m is bound to a generation, to that of m. Errors, besides those of ctx: ErrNoResponders at once if nobody
-// serves the subject, ErrDisconnected, ErrClosed, a *StaleError, a *RemoteError with the peer's refusal, what Decode says
-// of a damaged answer, and what Append says of m.
+// serves the subject, ErrDisconnected, ErrClosed, ErrUnauthorized, a *StaleError, a *RemoteError with the peer's refusal,
+// what Decode says of a damaged answer, and what Append says of m.
 func (c *Conn) Request(ctx context.Context, subject string, m Message) (Message, error) {
 	answer, err := c.request(ctx, subject, m)
 	if err != nil {
@@ -234,12 +278,24 @@ func (c *Conn) request(ctx context.Context, subject string, m Message) (Message,
 		return Message{}, err
 	}
 	defer buffers.Put(data)
-	c.mu.Lock()
-	session := c.session
-	c.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(session, func() { cancel(context.Cause(session)) })()
+	one := &call{subject, cancel}
+	c.mu.Lock()
+	down := c.down
+	c.calls[one] = struct{}{}
+	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		delete(c.calls, one)
+		c.mu.Unlock()
+	}()
+	if down != nil {
+		cancel(down)
+	}
+	if ctx.Err() != nil {
+		return Message{}, context.Cause(ctx)
+	}
 	c.counts.requests.Add(1)
 	msg, err := c.nats.RequestWithContext(ctx, subject, *data)
 	if ctx.Err() != nil {
@@ -274,20 +330,8 @@ func (c *Conn) checkAnswer(subject string, m, answer Message) error {
 	return nil
 }
 
-// Publish sends m to whoever listens, if anybody: a hint that may get lost.
-func (c *Conn) Publish(subject string, m Message) error {
-	data, err := c.encode(&m)
-	if err == nil {
-		err = natsError(c.nats.Publish(subject, *data))
-		buffers.Put(data)
-	}
-	if err != nil {
-		return fmt.Errorf("%s to %s: %w", m.Type, subject, err)
-	}
-	return nil
-}
-
-// Flush waits until the server has taken everything that was published and every subject that is served.
+// Flush waits until the server has taken every subject that is served. The other servers of a cluster hear of them a
+// moment later.
 func (c *Conn) Flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
@@ -307,7 +351,7 @@ func (c *Conn) Close() {
 		s.Close()
 	}
 	c.mu.Lock()
-	c.end(ErrClosed)
+	c.fail(ErrClosed)
 	c.mu.Unlock()
 	c.nats.Close()
 }
@@ -337,6 +381,8 @@ func natsError(err error) error {
 		return ErrDisconnected
 	case errors.Is(err, nats.ErrConnectionClosed):
 		return ErrClosed
+	case refusedBy(err):
+		return fmt.Errorf("%w: %w", ErrUnauthorized, err)
 	}
 	return err
 }

@@ -71,8 +71,9 @@ func within(t testing.TB) context.Context {
 
 func echo(_ context.Context, m Message) (Message, error) { return m.Reply(m.Type, m.Payload), nil }
 
-func energyMessage(generation uint64, v ...float64) Message {
-	return Message{Header{Type: TypeEnergy, Generation: generation, Scan: 7, Shard: 1, Peer: 2, Theta: 9}, Energy{V: v}.Append(nil)}
+// boundMessage is one that belongs to a generation.
+func boundMessage(generation uint64, payload ...byte) Message {
+	return Message{Header{Type: TypeGet, Generation: generation, Scan: 7, Shard: 1, Peer: 2, Theta: 9}, payload}
 }
 
 func TestRequestsAreAnswered(t *testing.T) {
@@ -88,13 +89,12 @@ func TestRequestsAreAnswered(t *testing.T) {
 		{"a listening server, from its own process", ServerOptions{Listen: "127.0.0.1:0", TLS: cert}, func(s *Server) Options { return Options{Server: s} }},
 		{"with a token", ServerOptions{Listen: "127.0.0.1:0", Token: "secret"}, func(s *Server) Options { return Options{URL: s.URL(), Token: "secret"} }},
 		{"with a token, from its own process", ServerOptions{Token: "secret"}, func(s *Server) Options { return Options{Server: s} }},
-		{"with an inbox of its own", ServerOptions{}, func(s *Server) Options { return Options{Server: s, Inbox: Subjects{Token{"e"}}.Inbox(Token{"r0"})} }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s := startServer(t, tc.server)
 			a, b := dial(t, tc.dial(s)), dial(t, tc.dial(s))
 			serve(t, b, "x", ServeOptions{Handler: echo})
-			m := energyMessage(3, 1.5, -2)
+			m := boundMessage(3, 15, 2)
 			got, err := a.Request(within(t), "x", m)
 			if err != nil {
 				t.Fatal(err)
@@ -123,9 +123,9 @@ func TestRefusalsAreNamedAndCounted(t *testing.T) {
 	client, stranger := dial(t, Options{Server: s}), dial(t, Options{Server: s, Experiment: 0xbad})
 	var gate Gate
 	gate.Enter(3)
-	serve(t, server, "x", ServeOptions{Gate: &gate, Handler: Mux{TypeEnergy: echo, TypeHeartbeat: echo}.Handle})
+	serve(t, server, "x", ServeOptions{Gate: &gate, Handler: Mux{TypeGet: echo, TypeHeartbeat: echo}.Handle})
 
-	good := energyMessage(3)
+	good := boundMessage(3, 1)
 	good.Experiment = experiment
 	raw := mustAppend(good)
 	corrupt := bytes.Clone(raw)
@@ -153,8 +153,8 @@ func TestRefusalsAreNamedAndCounted(t *testing.T) {
 		err           error
 		want          error
 	}{
-		{"old generation", "generation", ask(client, energyMessage(2)), ErrStale},
-		{"new generation", "generation", ask(client, energyMessage(4)), ErrStale},
+		{"old generation", "generation", ask(client, boundMessage(2)), ErrStale},
+		{"new generation", "generation", ask(client, boundMessage(4)), ErrStale},
 		{"corrupt", "checksum", send(corrupt), ErrChecksum},
 		{"oversized", "too_large", send(make([]byte, MaxMessage+1)), ErrTooLarge},
 		{"cut short", "short", send(raw[:60]), ErrShort},
@@ -172,7 +172,7 @@ func TestRefusalsAreNamedAndCounted(t *testing.T) {
 			t.Errorf("after %s: %v", tc.name, err)
 		}
 	}
-	if err := ask(stranger, energyMessage(3)); !errors.Is(err, ErrExperiment) {
+	if err := ask(stranger, boundMessage(3)); !errors.Is(err, ErrExperiment) {
 		t.Errorf("other experiment: %v, want %v", err, ErrExperiment)
 	}
 	if got := server.Counts().Refused; got["generation"] != 2 || got["experiment"] != 1 || len(got) != 8 {
@@ -182,7 +182,7 @@ func TestRefusalsAreNamedAndCounted(t *testing.T) {
 		t.Errorf("%d refusals reported, want 9", n)
 	}
 	var stale *StaleError
-	if err := ask(client, energyMessage(2)); !errors.As(err, &stale) || stale.Message != 2 || stale.Current != 3 {
+	if err := ask(client, boundMessage(2)); !errors.As(err, &stale) || stale.Message != 2 || stale.Current != 3 {
 		t.Errorf("old generation: %v, want the two numbers", err)
 	}
 	// Heartbeats tell of generations and belong to none.
@@ -194,11 +194,11 @@ func TestRefusalsAreNamedAndCounted(t *testing.T) {
 func TestAnswersOfAnotherGenerationAreRefused(t *testing.T) {
 	a, b := pair(t)
 	serve(t, b, "x", ServeOptions{Handler: func(_ context.Context, m Message) (Message, error) {
-		answer := m.Reply(TypeEnergy, nil)
+		answer := m.Reply(TypeGet, nil)
 		answer.Generation--
 		return answer, nil
 	}})
-	if _, err := a.Request(within(t), "x", energyMessage(3)); !errors.Is(err, ErrStale) {
+	if _, err := a.Request(within(t), "x", boundMessage(3)); !errors.Is(err, ErrStale) {
 		t.Errorf("%v, want %v", err, ErrStale)
 	}
 	if a.Counts().Refused["generation"] != 1 {
@@ -220,12 +220,12 @@ func TestHandlersFailAlone(t *testing.T) {
 		case 2:
 			return Message{}, errors.New("disk full")
 		case 3:
-			return m.Reply(TypeEnergy, make([]byte, MaxPayload+1)), nil
+			return m.Reply(TypeGet, make([]byte, MaxPayload+1)), nil
 		}
-		return m.Reply(TypeEnergy, nil), nil
+		return m.Reply(TypeGet, nil), nil
 	}})
 	for scan, want := range []error{ErrFailed, ErrNotReady, ErrFailed, ErrFailed, nil} {
-		_, err := client.Request(within(t), "x", Message{Header: Header{Type: TypeEnergy, Scan: uint64(scan)}})
+		_, err := client.Request(within(t), "x", Message{Header: Header{Type: TypeGet, Scan: uint64(scan)}})
 		if !errors.Is(err, want) {
 			t.Errorf("scan %d: %v, want %v", scan, err, want)
 		}
@@ -244,7 +244,7 @@ func TestHandlersFailAlone(t *testing.T) {
 
 func TestNobodyAnswers(t *testing.T) {
 	a, b := pair(t)
-	if _, err := a.Request(within(t), "x", energyMessage(0)); !errors.Is(err, ErrNoResponders) {
+	if _, err := a.Request(within(t), "x", boundMessage(0)); !errors.Is(err, ErrNoResponders) {
 		t.Errorf("no service: %v, want %v", err, ErrNoResponders)
 	}
 	handling := make(chan struct{})
@@ -256,12 +256,12 @@ func TestNobodyAnswers(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")
 	cancel(enough)
-	if _, err := a.Request(ctx, "x", energyMessage(0)); !errors.Is(err, enough) {
+	if _, err := a.Request(ctx, "x", boundMessage(0)); !errors.Is(err, enough) {
 		t.Errorf("ended context: %v, want its cause", err)
 	}
 	answered := make(chan error, 1)
 	go func() {
-		_, err := a.Request(within(t), "x", energyMessage(0))
+		_, err := a.Request(within(t), "x", boundMessage(0))
 		answered <- err
 	}()
 	<-handling
@@ -273,7 +273,7 @@ func TestNobodyAnswers(t *testing.T) {
 	if err := b.Flush(within(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := a.Request(within(t), "x", energyMessage(0)); !errors.Is(err, ErrNoResponders) {
+	if _, err := a.Request(within(t), "x", boundMessage(0)); !errors.Is(err, ErrNoResponders) {
 		t.Errorf("after that: %v, want %v", err, ErrNoResponders)
 	}
 }
@@ -295,7 +295,7 @@ func TestSlowConsumerHoldsUpNobody(t *testing.T) {
 	serve(t, server, "quick", ServeOptions{Handler: echo})
 	publish := func(scan uint64) {
 		t.Helper()
-		if err := client.Publish("slow", Message{Header: Header{Type: TypeTheta, Scan: scan}}); err != nil {
+		if err := client.nats.Publish("slow", mustAppend(Message{Header: Header{Type: TypeHeartbeat, Experiment: experiment, Scan: scan}})); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -307,7 +307,7 @@ func TestSlowConsumerHoldsUpNobody(t *testing.T) {
 		publish(1 + i)
 	}
 	// Its answer comes after all that was published has arrived.
-	if _, err := client.Request(within(t), "quick", energyMessage(0)); err != nil {
+	if _, err := client.Request(within(t), "quick", boundMessage(0)); err != nil {
 		t.Fatalf("beside a slow one: %v", err)
 	}
 	if e := <-events; e.Kind != SlowConsumer || e.Subject != "slow" {
@@ -354,7 +354,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			if _, err := a.Request(within(t), "x", energyMessage(0)); err != nil {
+			if _, err := a.Request(within(t), "x", boundMessage(0)); err != nil {
 				t.Error(err)
 			}
 		})
@@ -386,7 +386,7 @@ func TestServerGoesAndComesBack(t *testing.T) {
 	}})
 	failed := make(chan error, 1)
 	go func() {
-		_, err := a.Request(within(t), "x", Message{Header: Header{Type: TypeEnergy, Scan: 1}})
+		_, err := a.Request(within(t), "x", Message{Header: Header{Type: TypeGet, Scan: 1}})
 		failed <- err
 	}()
 	<-reached
@@ -397,11 +397,8 @@ func TestServerGoesAndComesBack(t *testing.T) {
 	if e := <-events; e.Kind != Disconnected {
 		t.Errorf("event %+v, want %v", e, Disconnected)
 	}
-	if _, err := a.Request(within(t), "x", energyMessage(0)); !errors.Is(err, ErrDisconnected) {
+	if _, err := a.Request(within(t), "x", boundMessage(0)); !errors.Is(err, ErrDisconnected) {
 		t.Errorf("without a server: %v, want %v", err, ErrDisconnected)
-	}
-	if err := a.Publish("x", energyMessage(0)); !errors.Is(err, ErrDisconnected) {
-		t.Errorf("published without a server: %v, want %v", err, ErrDisconnected)
 	}
 	startServer(t, ServerOptions{Listen: addr})
 	if e := <-events; e.Kind != Reconnected {
@@ -416,7 +413,7 @@ func TestServerGoesAndComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	// It serves its subjects again by itself.
-	if _, err := a.Request(within(t), "x", Message{Header: Header{Type: TypeEnergy}}); err != nil {
+	if _, err := a.Request(within(t), "x", Message{Header: Header{Type: TypeGet}}); err != nil {
 		t.Errorf("the server is back: %v", err)
 	}
 	if got := a.Counts(); got.Disconnects != 1 || got.Reconnects != 1 {
@@ -433,7 +430,7 @@ func TestClosedConnection(t *testing.T) {
 		return Message{}, nil
 	}})
 	go func() {
-		_, err := a.Request(within(t), "x", energyMessage(0))
+		_, err := a.Request(within(t), "x", boundMessage(0))
 		asking <- err
 	}()
 	<-handling
@@ -442,11 +439,8 @@ func TestClosedConnection(t *testing.T) {
 	if err := <-asking; !errors.Is(err, ErrClosed) {
 		t.Errorf("request on its way: %v, want %v", err, ErrClosed)
 	}
-	if _, err := a.Request(within(t), "x", energyMessage(0)); !errors.Is(err, ErrClosed) {
+	if _, err := a.Request(within(t), "x", boundMessage(0)); !errors.Is(err, ErrClosed) {
 		t.Errorf("request: %v, want %v", err, ErrClosed)
-	}
-	if err := a.Publish("x", energyMessage(0)); !errors.Is(err, ErrClosed) {
-		t.Errorf("publish: %v, want %v", err, ErrClosed)
 	}
 	if _, err := a.Serve("x", ServeOptions{Handler: echo}); !errors.Is(err, ErrClosed) {
 		t.Errorf("serve: %v, want %v", err, ErrClosed)

@@ -1,17 +1,16 @@
-// Package transport carries what the processes of one experiment tell each other over NATS: energies and states of swaps,
-// parameters, contributions, heartbeats. docs/protocol.md says who sends what when. Nothing is stored: what must last is
+// Package transport carries what the processes of one experiment tell each other over NATS: heartbeats, commands, and whatever
+// is large, such as states and parameters. docs/protocol.md says who sends what when. Nothing is stored: what must last is
 // the coordinator's business.
 //
 //	server, err := transport.StartServer(ctx, transport.ServerOptions{})
 //	conn, err := transport.Dial(ctx, transport.Options{Server: server, Name: "r0", Experiment: id})
 //	giver, gate := transport.NewGiver(), new(transport.Gate)
 //	_, err = conn.Serve(subjects.Exchange(r0), transport.ServeOptions{Gate: gate, Handler: transport.Mux{
-//		transport.TypeEnergy: energies,                       // answers with the energies of the same scan
-//		transport.TypeGet:    giver.Handle,
+//		transport.TypeHeartbeat: renew,                       // answers with a HeartbeatAck
+//		transport.TypeGet:       giver.Handle,
 //	}.Handle})
 //	gate.Enter(3)
-//	answer, err := conn.Request(ctx, subjects.Exchange(r1), transport.Message{Header: header, Payload: mine.Append(nil)})
-//	theirs, err := transport.DecodeEnergy(answer.Payload)
+//	answer, err := conn.Request(ctx, subjects.Exchange(r1), transport.Message{Header: header, Payload: beat.Append(nil)})
 //	_, err = giver.Put(key, states)                                // kept until it is released
 //	data, err := conn.Pull(ctx, transport.Pull{Subject: subjects.Exchange(r1), Key: key, Max: 1 << 20})
 //

@@ -27,6 +27,7 @@ var (
 	ErrNoResponders = errors.New("no responders")
 	ErrDisconnected = errors.New("disconnected from the message server")
 	ErrClosed       = errors.New("connection closed")
+	ErrUnauthorized = errors.New("not allowed by the message server")
 )
 
 // refusals are the errors that travel, each by its index, and the names of their counters. Appending one is a new version

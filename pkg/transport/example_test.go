@@ -7,7 +7,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/transport"
 )
 
-// Two replicas in one process: the second answers with its energies, and gives the states of a swap to the first.
+// Two replicas in one process: the second answers heartbeats, and gives the states of a swap to the first.
 func Example() {
 	ctx := context.Background()
 	server, err := transport.StartServer(ctx, transport.ServerOptions{})
@@ -29,8 +29,12 @@ func Example() {
 	giver, gate := transport.NewGiver(), new(transport.Gate)
 	gate.Enter(3)
 	_, err = r1.Serve("r1", transport.ServeOptions{Gate: gate, Handler: transport.Mux{
-		transport.TypeEnergy: func(_ context.Context, m transport.Message) (transport.Message, error) {
-			return m.Reply(transport.TypeEnergy, transport.Energy{V: []float64{0.5}}.Append(nil)), nil
+		transport.TypeHeartbeat: func(_ context.Context, m transport.Message) (transport.Message, error) {
+			beat, err := transport.DecodeHeartbeat(m.Payload)
+			if err != nil {
+				return transport.Message{}, err
+			}
+			return m.Reply(transport.TypeHeartbeatAck, transport.HeartbeatAck{Leader: "r1", Drain: beat.Step > 10}.Append(nil)), nil
 		},
 		transport.TypeGet: giver.Handle,
 	}.Handle})
@@ -41,13 +45,13 @@ func Example() {
 		panic(err)
 	}
 
-	header := transport.Header{Type: transport.TypeEnergy, Generation: 3, Scan: 12}
-	answer, err := r0.Request(ctx, "r1", transport.Message{Header: header, Payload: transport.Energy{V: []float64{2}}.Append(nil)})
+	beat := transport.Heartbeat{Token: 1, Step: 12, State: transport.Active}
+	answer, err := r0.Request(ctx, "r1", transport.Message{Header: transport.Header{Type: transport.TypeHeartbeat}, Payload: beat.Append(nil)})
 	if err != nil {
 		panic(err)
 	}
-	theirs, err := transport.DecodeEnergy(answer.Payload)
-	fmt.Println("V", theirs.V, err)
+	ack, err := transport.DecodeHeartbeatAck(answer.Payload)
+	fmt.Println("drain", ack.Drain, err)
 
 	key := transport.Key{Kind: transport.KindRows, Generation: 3, Scan: 12, Shard: 1}
 	if _, err := giver.Put(key, []byte("two states")); err != nil {
@@ -56,6 +60,6 @@ func Example() {
 	data, err := r0.Pull(ctx, transport.Pull{Subject: "r1", Key: key, Max: 1 << 20})
 	fmt.Printf("%s, %v\n", data, err)
 	// Output:
-	// V [0.5] <nil>
+	// drain true <nil>
 	// two states, <nil>
 }

@@ -24,19 +24,18 @@ const (
 type Kind uint8
 
 const (
-	KindRows      Kind = iota + 1 // states that accepted swaps move from one shard to another
-	KindNegatives                 // states of a shard that are negatives of a step, for the lead
-	KindTheta                     // parameters after a step
-	KindGradient                  // part of a shard in a gradient that several make together
-	KindContrib                   // what a group brings to an averaging round
-	KindEnergies                  // of all chains of a shard
-	KindStates                    // all states of a shard
-	KindBulk                      // what a command brings or asks for
-	KindGathered                  // energies of all chains of a group
+	KindRows      Kind = 1 // states that accepted swaps move from one shard to another
+	KindNegatives Kind = 2 // states of a shard that are negatives of a step, for the lead
+	KindTheta     Kind = 3 // parameters after a step
+	KindGradient  Kind = 4 // part of a shard in a gradient that several make together
+	KindEnergies  Kind = 6 // of all chains of a shard; 5 is reserved
+	KindStates    Kind = 7 // all states of a shard
+	KindBulk      Kind = 8 // what a command brings or asks for
+	KindGathered  Kind = 9 // energies of all chains of a group
 )
 
 var kindNames = [...]string{
-	KindRows: "rows", KindNegatives: "negatives", KindTheta: "parameters", KindGradient: "gradient", KindContrib: "contribution", KindEnergies: "energies",
+	KindRows: "rows", KindNegatives: "negatives", KindTheta: "parameters", KindGradient: "gradient", KindEnergies: "energies",
 	KindStates: "states", KindBulk: "bulk", KindGathered: "gathered energies",
 }
 
@@ -48,13 +47,13 @@ func (k Kind) String() string {
 	return fmt.Sprintf("kind %d", uint8(k))
 }
 
-func (k Kind) known() bool { return k >= KindRows && k <= KindGathered }
+func (k Kind) known() bool { return int(k) < len(kindNames) && kindNames[k] != "" }
 
 // Key names a blob.
 type Key struct {
 	Kind        Kind
 	Generation  uint64
-	Scan        uint64 // of parameters: the step that made them; of a contribution and its answer: the round
+	Scan        uint64 // of parameters: the step that made them
 	Shard, Peer uint32 // whose it is and which shard it is for, 0 where it is for all
 }
 
@@ -146,7 +145,7 @@ func (g *Giver) Handle(ctx context.Context, m Message) (Message, error) {
 	}
 	part := b.data[int(m.Chunk)*ChunkSize:]
 	part = part[:min(len(part), ChunkSize)]
-	payload := append(b.offer.Append(make([]byte, 0, offerSize+len(part))), part...)
+	payload := append(b.offer.append(make([]byte, 0, offerSize+len(part))), part...)
 	answer := m.Reply(TypeChunk, payload)
 	answer.Chunk, answer.Chunks = m.Chunk, chunks
 	return answer, nil

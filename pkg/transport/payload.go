@@ -15,60 +15,15 @@ import (
 // maxText is the largest text in a payload, in bytes.
 const maxText = 1 << 10
 
-// Energy is V of every chain of a shard, in the order of its rows, with what both sides must agree on to decide alike.
-// A non-finite V is a legal value: its pairs are rejected.
-type Energy struct {
-	Ladder      uint64 // hash of the betas
-	Permutation uint64 // hash of the last sweep's permutation
-	V           []float64
-}
-
-// MaxEnergies is how many chains one Energy can hold.
-const MaxEnergies = (MaxPayload - 16) / 8
-
-// Append appends the encoded value to dst.
-func (e Energy) Append(dst []byte) []byte {
-	dst = binary.LittleEndian.AppendUint64(dst, e.Ladder)
-	dst = binary.LittleEndian.AppendUint64(dst, e.Permutation)
-	for _, v := range e.V {
-		dst = binary.LittleEndian.AppendUint64(dst, math.Float64bits(v))
-	}
-	return dst
-}
-
-// DecodeEnergy reads what Energy.Append wrote.
-func DecodeEnergy(b []byte) (Energy, error) {
-	r := reader{b: b}
-	e := Energy{Ladder: r.u64(), Permutation: r.u64()}
-	if r.err == nil && len(r.b)%8 != 0 {
-		return Energy{}, fmt.Errorf("ENERGY: %w: %d bytes of energies, want a multiple of 8", ErrMalformed, len(r.b))
-	}
-	if r.err == nil {
-		e.V = make([]float64, len(r.b)/8)
-		for i := range e.V {
-			e.V[i] = math.Float64frombits(r.u64())
-		}
-	}
-	return decoded(e, &r, "ENERGY")
-}
-
 // Offer says that a blob can be pulled: its size in bytes and its SHA-256.
 type Offer struct {
 	Bytes  uint64
 	Digest [sha256.Size]byte
 }
 
-// Append appends the encoded value to dst.
-func (o Offer) Append(dst []byte) []byte {
+func (o Offer) append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, o.Bytes)
 	return append(dst, o.Digest[:]...)
-}
-
-// DecodeOffer reads what Offer.Append wrote.
-func DecodeOffer(b []byte) (Offer, error) {
-	r := reader{b: b}
-	o := r.offer()
-	return decoded(o, &r, "offer")
 }
 
 // MemberState is what a replica is doing.
@@ -106,8 +61,7 @@ func DecodeHeartbeat(b []byte) (Heartbeat, error) {
 	return decoded(h, &r, "HB")
 }
 
-// HeartbeatAck answers a heartbeat, with the present generation in the header. Broadcast, it is the hint that there is a
-// new generation or a new leader.
+// HeartbeatAck answers a heartbeat, with the present generation in the header.
 type HeartbeatAck struct {
 	Leader string // name of the coordinator that leads
 	URL    string // where its HTTP API is

@@ -25,6 +25,9 @@ type Pull struct {
 	// Timeout is how long a chunk may take before it is asked for again, 2 s if zero. It is longer than a giver waits for a
 	// blob to be put.
 	Timeout time.Duration
+	// Grace is how long nobody may answer, or the connection be gone, before that is an error: while one of them moves to
+	// another server of a cluster.
+	Grace time.Duration
 }
 
 // Pull fetches a blob in chunks, a window of four at a time, and verifies it by its SHA-256. Chunks that get lost, arrive
@@ -86,16 +89,34 @@ func (c *Conn) pull(ctx context.Context, p Pull) ([]byte, error) {
 func (c *Conn) chunk(ctx context.Context, p Pull, i uint32) (Offer, []byte, error) {
 	m := p.Key.message(TypeGet, appendGet(nil, p.Key.Kind))
 	m.Chunk = i
+	var silent time.Time // since when nobody can be reached
 	for damaged := 0; ; c.counts.retries.Add(1) {
 		attempt, cancel := context.WithTimeout(ctx, p.Timeout)
 		offer, part, err := c.getChunk(attempt, p.Subject, m)
 		cancel()
+		if !errors.Is(err, ErrNoResponders) && !errors.Is(err, ErrDisconnected) {
+			silent = time.Time{}
+		}
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return offer, part, err
 		case errors.Is(err, context.DeadlineExceeded), errors.Is(err, ErrNotReady):
 		case wasDamaged(err) && damaged < damages:
 			damaged++
+		case errors.Is(err, ErrNoResponders) || errors.Is(err, ErrDisconnected):
+			if silent.IsZero() {
+				silent = time.Now()
+			}
+			if time.Since(silent) >= p.Grace {
+				return Offer{}, nil, err
+			}
+			pause := time.NewTimer(min(p.Grace, reconnectWait))
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+				pause.Stop()
+			}
+			continue
 		default:
 			return Offer{}, nil, err
 		}

@@ -221,7 +221,7 @@ func TestGiverRefuses(t *testing.T) {
 		{"a chunk behind the last", func(m *Message) { m.Chunk = 1 }, ErrMalformed},
 		{"kind 0", func(m *Message) { m.Payload = []byte{0} }, ErrMalformed},
 		{"no kind", func(m *Message) { m.Payload = nil }, ErrShort},
-		{"another type", func(m *Message) { m.Type = TypeEnergy }, ErrUnhandled},
+		{"another type", func(m *Message) { m.Type = TypeHeartbeat }, ErrUnhandled},
 	} {
 		m := get
 		tc.edit(&m)

@@ -16,12 +16,22 @@ import (
 
 // ServerOptions say how an embedded NATS server is reached.
 type ServerOptions struct {
+	// Name is the server's in its log and among the servers of a cluster, each of which has another; "kelvin" if empty.
+	Name string
 	// Listen is host:port, port 0 for a free one; empty: only connections within the process.
 	Listen string
 	// TLS encrypts what comes in by Listen; nil only on a loopback address.
 	TLS *tls.Config
+	// Insecure allows other addresses without TLS too, where something else encrypts what goes over the network.
+	Insecure bool
 	// Token, if not empty, is what every connection must show, see [Options]; those within the process do by themselves.
 	Token string
+	// Authenticate, if not nil and in place of Token, says which experiment a user works for, and whether the secret is
+	// right: compare it in constant time. The user may then use the subjects of SubjectsOf(experiment) and no others.
+	// Connections within the process may do everything. It is called from several goroutines and must not block.
+	Authenticate func(user, secret string) (experiment uint64, ok bool)
+	// Cluster, if not nil, joins a server that listens with others: whoever is connected to one of them reaches all.
+	Cluster *Cluster
 	// Log gets what the server has to say, its notices at the debug level; nil: nothing is logged.
 	Log *slog.Logger
 }
@@ -33,21 +43,12 @@ type Server struct {
 	token string
 }
 
-// StartServer starts a server and returns once it takes connections.
+// StartServer starts a server and returns once it takes connections; the others of its cluster are looked for meanwhile
+// and from then on, see [Server.Peers].
 func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
-	opts := &server.Options{
-		ServerName:    "kelvin",
-		DontListen:    o.Listen == "",
-		MaxPayload:    1 << 20,
-		NoSigs:        true, // signals belong to the program
-		TLSConfig:     o.TLS,
-		TLSTimeout:    5,
-		Authorization: o.Token,
-	}
-	if o.Listen != "" {
-		if err := o.listen(opts); err != nil {
-			return nil, fmt.Errorf("transport: server: %w", err)
-		}
+	opts, err := o.server()
+	if err != nil {
+		return nil, fmt.Errorf("transport: server: %w", err)
 	}
 	srv, err := server.NewServer(opts)
 	if err != nil {
@@ -75,23 +76,63 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	return s, nil
 }
 
-func (o ServerOptions) listen(opts *server.Options) error {
-	host, port, err := net.SplitHostPort(o.Listen)
+// server are the options in NATS's terms.
+func (o ServerOptions) server() (*server.Options, error) {
+	opts := &server.Options{
+		ServerName:    o.Name,
+		DontListen:    o.Listen == "",
+		MaxPayload:    1 << 20,
+		NoSigs:        true, // signals belong to the program
+		TLSConfig:     o.TLS,
+		TLSTimeout:    5,
+		Authorization: o.Token,
+	}
+	if o.Name == "" {
+		opts.ServerName = "kelvin"
+	}
+	if o.Authenticate != nil {
+		if o.Token != "" {
+			return nil, errors.New("a token and users, want one of them")
+		}
+		opts.CustomClientAuthentication = authenticator{o.Authenticate}
+	}
+	var err error
+	if o.Listen != "" {
+		if opts.Host, opts.Port, err = address(o.Listen, o.TLS != nil || o.Insecure); err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+	}
+	if o.Cluster != nil {
+		switch {
+		case o.Name == "":
+			return nil, errors.New("cluster: no name, want one that no other server has")
+		case o.Listen == "": // NATS opens the routes once it listens
+			return nil, errors.New("cluster: the server does not listen, want an address")
+		}
+		if err := o.Cluster.server(opts, o.Insecure); err != nil {
+			return nil, fmt.Errorf("cluster: %w", err)
+		}
+	}
+	return opts, nil
+}
+
+// address splits host:port. Other machines reach it only where that is safe.
+func address(listen string, safe bool) (host string, port int, err error) {
+	host, text, err := net.SplitHostPort(listen)
 	if err != nil {
-		return fmt.Errorf("listen: %q, want host:port", o.Listen)
+		return "", 0, fmt.Errorf("%q, want host:port", listen)
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
+	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
-		return fmt.Errorf("listen: port %q, want 0 to 65535", port)
+		return "", 0, fmt.Errorf("port %q, want 0 to 65535", text)
 	}
-	if ip := net.ParseIP(host); o.TLS == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("listen: %q without TLS, want TLS or a loopback address", o.Listen)
+	if ip := net.ParseIP(host); !safe && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return "", 0, fmt.Errorf("%q without TLS, want TLS or a loopback address", listen)
 	}
-	opts.Host, opts.Port = host, int(n)
 	if n == 0 {
-		opts.Port = server.RANDOM_PORT
+		return host, server.RANDOM_PORT, nil
 	}
-	return nil
+	return host, int(n), nil
 }
 
 // URL is where a listening server is reached; empty if it does not listen.

@@ -47,17 +47,31 @@ func selfSigned(t testing.TB) (server, client *tls.Config) {
 
 func TestServerRefuses(t *testing.T) {
 	taken := startServer(t, ServerOptions{Listen: "127.0.0.1:0"})
-	for _, tc := range []struct{ listen, want string }{
-		{"127.0.0.1", "want host:port"},
-		{"127.0.0.1:x", "port \"x\""},
-		{"0.0.0.0:0", "without TLS"},
-		{":0", "without TLS"},
-		{strings.TrimPrefix(taken.URL(), "nats://"), "address already in use"},
+	for _, tc := range []struct {
+		options ServerOptions
+		want    string
+	}{
+		{ServerOptions{Listen: "127.0.0.1"}, "want host:port"},
+		{ServerOptions{Listen: "127.0.0.1:x"}, "port \"x\""},
+		{ServerOptions{Listen: "0.0.0.0:0"}, "without TLS"},
+		{ServerOptions{Listen: ":0"}, "without TLS"},
+		{ServerOptions{Listen: strings.TrimPrefix(taken.URL(), "nats://")}, "address already in use"},
+		{ServerOptions{Token: "t", Authenticate: users}, "want one of them"},
+		{ServerOptions{Listen: "127.0.0.1:0", Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0"}}, "no name"},
+		{ServerOptions{Name: "a", Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0"}}, "does not listen"},
+		{ServerOptions{Name: "a", Listen: "127.0.0.1:0", Cluster: &Cluster{Name: "c d", Listen: "127.0.0.1:0"}}, "name \"c d\""},
+		{ServerOptions{Name: "a", Listen: "127.0.0.1:0", Cluster: &Cluster{Name: "c", Listen: "0.0.0.0:0"}}, "without TLS"},
+		{ServerOptions{Name: "a", Listen: "127.0.0.1:0", Cluster: &Cluster{Name: "c", Listen: "0.0.0.0:0", TLS: new(tls.Config)}}, "no secret"},
+		{ServerOptions{Name: "a", Listen: "127.0.0.1:0", Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Routes: []string{"b"}}}, "route: \"b\""},
 	} {
-		if _, err := StartServer(t.Context(), ServerOptions{Listen: tc.listen}); err == nil || !strings.Contains(err.Error(), tc.want) {
-			t.Errorf("listen on %s: %v, want %s", tc.listen, err, tc.want)
+		if s, err := StartServer(t.Context(), tc.options); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%+v: %v, want %s", tc.options, err, tc.want)
+			if err == nil {
+				s.Close()
+			}
 		}
 	}
+	startServer(t, ServerOptions{Listen: "0.0.0.0:0", Insecure: true})
 	if url := startServer(t, ServerOptions{}).URL(); url != "" {
 		t.Errorf("a server that does not listen is at %q", url)
 	}
@@ -76,18 +90,30 @@ func TestServerLogs(t *testing.T) {
 }
 
 func TestDialRefuses(t *testing.T) {
-	for _, o := range []Options{{}, {URL: "nats://127.0.0.1:1", Server: new(Server)}} {
-		if _, err := Dial(t.Context(), o); err == nil {
-			t.Errorf("%+v was taken", o)
+	const url = "nats://127.0.0.1:1"
+	for _, o := range []Options{
+		{},
+		{URL: url, Server: new(Server)},
+		{URL: "nats://guess@127.0.0.1:1"},
+		{URL: "u:guess@127.0.0.1:1"},
+		{URL: url, Token: "guess", User: "u", Secret: "guess"},
+		{URL: url, User: "u"},
+		{URL: url, User: "u", Secret: "guess", SecretFile: "f"},
+		{URL: url, User: "u", SecretFile: filepath.Join(t.TempDir(), "absent")},
+		{URL: url, Secret: "guess"},
+		{Server: new(Server), User: "u", Secret: "guess"},
+	} {
+		if _, err := Dial(t.Context(), o); err == nil || errors.Is(err, nats.ErrNoServers) || strings.Contains(err.Error(), "guess") {
+			t.Errorf("%+v: %v, want a refusal without the secret", o, err)
 		}
 	}
-	if _, err := Dial(t.Context(), Options{URL: "nats://127.0.0.1:1"}); err == nil || !strings.Contains(err.Error(), "nats://127.0.0.1:1") {
+	if _, err := Dial(t.Context(), Options{URL: url}); err == nil || !strings.Contains(err.Error(), url) {
 		t.Errorf("nobody there: %v, want the address", err)
 	}
 	guarded := startServer(t, ServerOptions{Listen: "127.0.0.1:0", Token: "secret"})
-	for _, o := range []Options{{URL: guarded.URL()}, {URL: guarded.URL(), Token: "guess"}, {URL: strings.Replace(guarded.URL(), "//", "//guess@", 1)}} {
-		if _, err := Dial(t.Context(), o); !errors.Is(err, nats.ErrAuthorization) || strings.Contains(err.Error(), "guess") {
-			t.Errorf("without the token: %v, want %v and no secret", err, nats.ErrAuthorization)
+	for _, o := range []Options{{URL: guarded.URL()}, {URL: guarded.URL(), Token: "guess"}} {
+		if _, err := Dial(t.Context(), o); !errors.Is(err, ErrUnauthorized) || strings.Contains(err.Error(), "guess") {
+			t.Errorf("without the token: %v, want %v and no secret", err, ErrUnauthorized)
 		}
 	}
 	s := startServer(t, ServerOptions{})
@@ -174,7 +200,7 @@ func TestCredentials(t *testing.T) {
 	}
 	a := dial(t, Options{URL: ns.ClientURL(), Credentials: file})
 	serve(t, a, "x", ServeOptions{Handler: echo})
-	if _, err := a.Request(within(t), "x", energyMessage(0)); err != nil {
+	if _, err := a.Request(within(t), "x", boundMessage(0)); err != nil {
 		t.Error(err)
 	}
 	a.Close()

@@ -21,10 +21,16 @@ func ParseToken(s string) (Token, error) {
 // String is the name.
 func (t Token) String() string { return t.s }
 
-// Subjects are the addresses of one experiment, by its name or id.
+// Subjects are the addresses of one experiment.
 type Subjects struct{ Experiment Token }
 
-// Exchange is where a replica answers other replicas: energies, and chunks of what it gives.
+// SubjectsOf are the addresses of an experiment by its number, of which the name is the hexadecimal form. A server gives
+// users these subjects and no others, see [ServerOptions].
+func SubjectsOf(experiment uint64) Subjects {
+	return Subjects{Token{fmt.Sprintf("%016x", experiment)}}
+}
+
+// Exchange is where a replica answers other replicas: chunks of what it gives.
 func (s Subjects) Exchange(replica Token) string { return s.at("rep." + replica.s + ".x") }
 
 // Control is where a replica answers the coordinator.
@@ -36,17 +42,17 @@ func (s Subjects) Registrations() string { return s.at("co.reg") }
 // Heartbeats is where the leader answers HB.
 func (s Subjects) Heartbeats() string { return s.at("co.hb") }
 
-// Contributions is where the leader takes CONTRIB, and gives the parameters of a round.
+// Contributions is where whoever leads gives what is the same from every leader, such as the experiment.
 func (s Subjects) Contributions() string { return s.at("co.contrib") }
 
-// Generations, Thetas and Leaders are where news is broadcast. It may get lost: heartbeats repeat it.
-func (s Subjects) Generations() string { return s.at("ev.generation") }
-func (s Subjects) Thetas() string      { return s.at("ev.theta") }
-func (s Subjects) Leaders() string     { return s.at("ev.leader") }
-
-// Inbox is the prefix of the subjects on which a replica gets answers, see [Options].
-func (s Subjects) Inbox(replica Token) string {
-	return "_INBOX_" + s.Experiment.s + "_" + replica.s
-}
+// Gives is where one coordinator, by its name, gives what a command brings. Another that takes itself for the leader still
+// cannot answer there.
+func (s Subjects) Gives(leader Token) string { return s.at("co." + leader.s + ".give") }
 
 func (s Subjects) at(rest string) string { return "kelvin." + s.Experiment.s + "." + rest }
+
+// all are all addresses of the experiment.
+func (s Subjects) all() string { return s.at(">") }
+
+// inbox is the prefix of the subjects on which members of the experiment get answers, a member's own behind a dot.
+func (s Subjects) inbox() string { return "_INBOX_" + s.Experiment.s }

@@ -19,28 +19,25 @@ const (
 	version = 1
 )
 
-// Type says what a message is.
+// Type says what a message is. The numbers between those below are reserved: docs/protocol.md.
 type Type uint8
 
 const (
-	TypeEnergy       Type = iota + 1 // V of a shard, payload [Energy]; the answer is the peer's
-	TypeGet                          // asks for one chunk of a blob, payload its [Kind]
-	TypeChunk                        // answers TypeGet
-	TypeTheta                        // says that parameters can be pulled, payload [Offer]
-	TypeContrib                      // says that a contribution can be pulled, payload [Offer]
-	TypeHeartbeat                    // payload [Heartbeat]
-	TypeHeartbeatAck                 // payload [HeartbeatAck]; also the hints of new generations and leaders
-	TypeRegister                     // payload [Register]
-	TypeGrant                        // answers TypeRegister, payload [Grant]
-	TypeLeave                        // payload [Leave]
-	TypeStale                        // answers a message of another generation; no payload, the generation is the answerer's
-	TypeErr                          // answers a request that was refused or that failed
-	TypeCommand                      // from the coordinator to a replica, and the replica's answer; the payload is theirs
+	TypeGet          Type = 2  // asks for one chunk of a blob, payload its [Kind]
+	TypeChunk        Type = 3  // answers TypeGet
+	TypeHeartbeat    Type = 6  // payload [Heartbeat]
+	TypeHeartbeatAck Type = 7  // answers TypeHeartbeat, payload [HeartbeatAck]
+	TypeRegister     Type = 8  // payload [Register]
+	TypeGrant        Type = 9  // answers TypeRegister, payload [Grant]
+	TypeLeave        Type = 10 // payload [Leave]
+	TypeStale        Type = 11 // answers a message of another generation; no payload, the generation is the answerer's
+	TypeErr          Type = 12 // answers a request that was refused or that failed
+	TypeCommand      Type = 13 // from the coordinator to a replica, and the replica's answer; the payload is theirs
 )
 
 var typeNames = [...]string{
-	TypeEnergy: "ENERGY", TypeGet: "GET", TypeChunk: "CHUNK", TypeTheta: "THETA", TypeContrib: "CONTRIB", TypeHeartbeat: "HB",
-	TypeHeartbeatAck: "HB_ACK", TypeRegister: "REGISTER", TypeGrant: "GRANT", TypeLeave: "LEAVE", TypeStale: "STALE", TypeErr: "ERR", TypeCommand: "COMMAND",
+	TypeGet: "GET", TypeChunk: "CHUNK", TypeHeartbeat: "HB", TypeHeartbeatAck: "HB_ACK", TypeRegister: "REGISTER", TypeGrant: "GRANT",
+	TypeLeave: "LEAVE", TypeStale: "STALE", TypeErr: "ERR", TypeCommand: "COMMAND",
 }
 
 // String is the name of the type in docs/protocol.md.
@@ -51,11 +48,11 @@ func (t Type) String() string {
 	return fmt.Sprintf("type %d", uint8(t))
 }
 
-func (t Type) known() bool { return t >= TypeEnergy && t <= TypeCommand }
+func (t Type) known() bool { return int(t) < len(typeNames) && typeNames[t] != "" }
 
 // Bound reports whether messages of the type belong to one generation and are refused in any other. The rest tells of
 // generations, or of members that have none yet.
-func (t Type) Bound() bool { return t >= TypeEnergy && t <= TypeContrib }
+func (t Type) Bound() bool { return t == TypeGet || t == TypeChunk }
 
 // Header is what every message carries. Fields that a type does not use are zero.
 type Header struct {
@@ -63,7 +60,7 @@ type Header struct {
 	Experiment uint64 // a [Conn] fills it in
 	Generation uint64
 	Scan       uint64
-	Shard      uint32 // whose data it is; of a contribution: the group
+	Shard      uint32 // whose data it is
 	Peer       uint32 // the shard that it is for
 	Theta      uint64 // optimizer steps behind the parameters that the sender uses
 	Chunk      uint32 // of TypeGet and TypeChunk

@@ -55,8 +55,6 @@ func messageCodecs() []codec {
 	message := Message{Header{Type: TypeChunk, Experiment: 1, Generation: 2, Scan: 3, Shard: 4, Peer: 5, Theta: 6, Chunk: 7, Chunks: 8}, []byte("payload")}
 	return []codec{
 		codecOf("message", message, Decode, mustAppend),
-		codecOf("energy", Energy{Ladder: 1, Permutation: 2, V: []float64{1.5, math.Inf(1), math.NaN()}}, DecodeEnergy, func(v Energy) []byte { return v.Append(nil) }),
-		codecOf("offer", someOffer, DecodeOffer, func(v Offer) []byte { return v.Append(nil) }),
 		codecOf("heartbeat", Heartbeat{1, 2, 3 * time.Second, Draining}, DecodeHeartbeat, func(v Heartbeat) []byte { return v.Append(nil) }),
 		codecOf("heartbeat_ack", HeartbeatAck{"c0", "https://c0:8443", true}, DecodeHeartbeatAck, func(v HeartbeatAck) []byte { return v.Append(nil) }),
 		codecOf("register", Register{"r0", 1, 2, "cpu", "xla:cpu avx512 threads 2"}, DecodeRegister, func(v Register) []byte { return v.Append(nil) }),
@@ -68,10 +66,10 @@ func messageCodecs() []codec {
 		}, func(err error) []byte { return appendRemoteError(nil, err) }),
 		codecOf("chunk", []byte("part"), func(b []byte) ([]byte, error) {
 			o, part, err := decodeChunk(b)
-			return append(o.Append(make([]byte, 0, len(b))), part...), err
+			return append(o.append(make([]byte, 0, len(b))), part...), err
 		}, func(v []byte) []byte {
 			if len(v) < offerSize {
-				return append(someOffer.Append(nil), v...)
+				return append(someOffer.append(nil), v...)
 			}
 			return v
 		}),
@@ -109,7 +107,7 @@ func checkRoundTrips(t *testing.T, list []codec) {
 		if err != nil || !bytes.Equal(again, c.sample) {
 			t.Errorf("%s: %x comes back as %x, %v", c.name, c.sample, again, err)
 		}
-		// Energies and chunks have shorter and longer values; the rest has one length.
+		// Chunks have shorter and longer values; the rest has one length.
 		for n := range c.sample {
 			checkDecoder(t, c, c.sample[:n])
 		}
@@ -144,8 +142,6 @@ func fuzz(f *testing.F, list []codec, name string) {
 }
 
 func FuzzMessage(f *testing.F)      { fuzz(f, messageCodecs(), "message") }
-func FuzzEnergy(f *testing.F)       { fuzz(f, messageCodecs(), "energy") }
-func FuzzOffer(f *testing.F)        { fuzz(f, messageCodecs(), "offer") }
 func FuzzHeartbeat(f *testing.F)    { fuzz(f, messageCodecs(), "heartbeat") }
 func FuzzHeartbeatAck(f *testing.F) { fuzz(f, messageCodecs(), "heartbeat_ack") }
 func FuzzRegister(f *testing.F)     { fuzz(f, messageCodecs(), "register") }
@@ -165,7 +161,7 @@ func TestHeaderLayout(t *testing.T) {
 }
 
 func TestDecodeNamesWhatIsWrong(t *testing.T) {
-	good := mustAppend(Message{Header{Type: TypeEnergy}, []byte("12345678")})
+	good := mustAppend(Message{Header{Type: TypeGet}, []byte("12345678")})
 	edit := func(f func(b []byte)) []byte {
 		b := bytes.Clone(good)
 		f(b)
@@ -191,9 +187,10 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 		{"a bit of the header", edit(func(b []byte) { b[20] ^= 1 }), ErrChecksum},
 		{"a bit of the payload", edit(func(b []byte) { b[70] ^= 1 }), ErrChecksum},
 		{"type 0", sealed(func(b []byte) { b[5] = 0 }), ErrMalformed},
+		{"reserved type", sealed(func(b []byte) { b[5] = 4 }), ErrMalformed},
 		{"type after the last", sealed(func(b []byte) { b[5] = byte(TypeCommand) + 1 }), ErrMalformed},
 		{"flags", sealed(func(b []byte) { b[6] = 1 }), ErrMalformed},
-		{"chunk of energies", sealed(func(b []byte) { b[48] = 1 }), ErrMalformed},
+		{"chunk of a heartbeat", sealed(func(b []byte) { b[5], b[48] = byte(TypeHeartbeat), 1 }), ErrMalformed},
 		{"chunk 1 of 1", sealed(func(b []byte) { b[5], b[48], b[52] = byte(TypeChunk), 1, 1 }), ErrMalformed},
 		{"number of chunks in a request", sealed(func(b []byte) { b[5], b[52] = byte(TypeGet), 1 }), ErrMalformed},
 	} {
@@ -201,10 +198,10 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tc.name, err, tc.want)
 		}
 	}
-	if _, err := (Message{Header{Type: TypeEnergy}, make([]byte, MaxPayload+1)}).Append(nil); !errors.Is(err, ErrTooLarge) {
+	if _, err := (Message{Header{Type: TypeGet}, make([]byte, MaxPayload+1)}).Append(nil); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("too large a payload is sent: %v", err)
 	}
-	if _, err := (Message{Header: Header{Type: TypeEnergy, Chunks: 1}}).Append(nil); !errors.Is(err, ErrMalformed) {
+	if _, err := (Message{Header: Header{Type: TypeGet, Chunks: 1}}).Append(nil); !errors.Is(err, ErrMalformed) {
 		t.Errorf("a message that is refused everywhere is sent: %v", err)
 	}
 }
@@ -212,7 +209,6 @@ func TestDecodeNamesWhatIsWrong(t *testing.T) {
 func TestPayloadsNameWhatIsWrong(t *testing.T) {
 	text := func(s string) []byte { return appendText(nil, s) }
 	checkFaults(t, []fault{
-		{"energies of 7 bytes", func() error { _, err := DecodeEnergy(make([]byte, 23)); return err }, ErrMalformed},
 		{"heartbeat of state 0", func() error { _, err := DecodeHeartbeat(make([]byte, 25)); return err }, ErrMalformed},
 		{"negative duration", func() error { _, err := DecodeGrant(bytes.Repeat([]byte{0xff}, 32)); return err }, ErrMalformed},
 		{"truth value 2", func() error { _, err := DecodeLeave([]byte{0, 0, 0, 0, 0, 0, 0, 0, 2}); return err }, ErrMalformed},
@@ -265,7 +261,7 @@ func TestMessagesRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := Message{
 			Header{
-				Type: Type(rapid.IntRange(int(TypeEnergy), int(TypeCommand)).Draw(t, "type")), Experiment: rapid.Uint64().Draw(t, "experiment"), Generation: rapid.Uint64().Draw(t, "generation"),
+				Type: rapid.SampledFrom([]Type{TypeGet, TypeChunk, TypeHeartbeat, TypeHeartbeatAck, TypeRegister, TypeGrant, TypeLeave, TypeStale, TypeErr, TypeCommand}).Draw(t, "type"), Experiment: rapid.Uint64().Draw(t, "experiment"), Generation: rapid.Uint64().Draw(t, "generation"),
 				Scan: rapid.Uint64().Draw(t, "scan"), Shard: rapid.Uint32().Draw(t, "shard"), Peer: rapid.Uint32().Draw(t, "peer"), Theta: rapid.Uint64().Draw(t, "theta"),
 			}, rapid.SliceOf(rapid.Byte()).Draw(t, "payload"),
 		}
@@ -295,10 +291,8 @@ func TestMessagesRoundTrip(t *testing.T) {
 
 func TestPayloadsRoundTrip(t *testing.T) {
 	texts := rapid.StringN(-1, -1, maxText)
-	floats := rapid.SliceOf(rapid.Float64())
 	durations := rapid.Custom(func(t *rapid.T) time.Duration { return time.Duration(rapid.Int64Min(0).Draw(t, "ns")) })
 	rapid.Check(t, func(t *rapid.T) {
-		same(t, Energy{rapid.Uint64().Draw(t, "l"), rapid.Uint64().Draw(t, "p"), floats.Draw(t, "v")}, Energy.Append, DecodeEnergy)
 		same(t, Heartbeat{rapid.Uint64().Draw(t, "t"), rapid.Uint64().Draw(t, "s"), durations.Draw(t, "d"), rapid.SampledFrom([]MemberState{Standby, Active, Draining}).Draw(t, "m")}, Heartbeat.Append, DecodeHeartbeat)
 		same(t, HeartbeatAck{texts.Draw(t, "l"), texts.Draw(t, "u"), rapid.Bool().Draw(t, "d")}, HeartbeatAck.Append, DecodeHeartbeatAck)
 		same(t, Register{texts.Draw(t, "r"), rapid.Uint64().Draw(t, "i"), rapid.Uint32().Draw(t, "m"), texts.Draw(t, "d"), texts.Draw(t, "p")}, Register.Append, DecodeRegister)
@@ -347,10 +341,10 @@ func TestTokensAndSubjects(t *testing.T) {
 	}
 	r := Token{"r0"}
 	s := Subjects{e}
-	got := []string{s.Exchange(r), s.Control(r), s.Registrations(), s.Heartbeats(), s.Contributions(), s.Generations(), s.Thetas(), s.Leaders(), s.Inbox(r)}
+	got := []string{s.Exchange(r), s.Control(r), s.Registrations(), s.Heartbeats(), s.Contributions(), s.Gives(Token{"c0"}), SubjectsOf(0xfeed).Heartbeats()}
 	want := []string{
 		"kelvin.two-moons_7.rep.r0.x", "kelvin.two-moons_7.rep.r0.ctl", "kelvin.two-moons_7.co.reg", "kelvin.two-moons_7.co.hb", "kelvin.two-moons_7.co.contrib",
-		"kelvin.two-moons_7.ev.generation", "kelvin.two-moons_7.ev.theta", "kelvin.two-moons_7.ev.leader", "_INBOX_two-moons_7_r0",
+		"kelvin.two-moons_7.co.c0.give", "kelvin.000000000000feed.co.hb",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
