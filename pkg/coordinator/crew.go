@@ -12,7 +12,10 @@ import (
 // that all it decides can be tried on any course of events.
 type crew interface {
 	living() []string              // have a lease and do not want to leave, in order
+	gather(n int) error            // waits until so many live
 	drop(id string)                // ends a lease
+	drain(id string) bool          // makes a replica want to leave; false: it has no lease
+	draining(id string) bool       // it wants to
 	enlist(holders []string)       // makes the holders of shards the members of a new generation
 	enlisted() []string            // the members, in order
 	leaving(holders []string) bool // a holder wants to leave, and somebody else could take its shards
@@ -23,6 +26,8 @@ type crew interface {
 	ask(to []string, generation uint64, cmd replica.Command, failed func()) ([]replica.Answer, []error)
 	// reachable says whether a replica answers.
 	reachable(id string, generation uint64) bool
+	// breathe waits a moment.
+	breathe()
 	// abort tells all members that the generation is over.
 	abort(generation uint64)
 	// pull fetches a blob from a member.

@@ -19,7 +19,22 @@ import (
 type Config struct {
 	Server *transport.Server // in this process; or
 	URL    string
-	Token  string // of the experiment, see replica.Meet
+	Dial   transport.Options // what else the connection needs: TLS, credentials
+	Token  string            // of the experiment, see replica.Meet
+
+	// Book is where leases, generations and cuts are written down; nil keeps them in memory, and the caller keeps the cuts.
+	Book Book
+	// Lead ends when this coordinator leads no longer: the methods of the Fleet then return its cause, and Close lets the
+	// replicas work on for the next. nil never ends.
+	Lead context.Context
+	Name string // of this coordinator, letters, digits, dashes and underscores; "" is coordinator
+	// Waits, if not nil, is told when the Fleet begins to wait for replicas, since none is left, and when it ends to. nil: it
+	// does not wait, having none left is an error.
+	Waits func(waiting bool)
+
+	// Grace is how long a replica may be unreachable before it is lost: while its connection moves to another server nobody
+	// answers for it. 0 where there is one server.
+	Grace time.Duration
 
 	Experiment replica.Offer
 	Layout     engine.Layout
@@ -46,6 +61,7 @@ type desk struct {
 	conn  *transport.Conn
 	place replica.Meeting
 	giver *transport.Giver
+	grace time.Duration
 	ended context.Context
 	end   context.CancelFunc
 	wait  sync.WaitGroup
@@ -67,31 +83,70 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 	if err := cfg.Averaging.Validate(); err != nil {
 		return nil, fmt.Errorf("coordinator: averaging: %w", err)
 	}
-	place := replica.Meet(cfg.Token)
-	conn, err := transport.Dial(ctx, transport.Options{Server: cfg.Server, URL: cfg.URL, Token: cfg.Token, Name: "coordinator", Experiment: place.Experiment})
+	if cfg.Name == "" {
+		cfg.Name = "coordinator"
+	}
+	if cfg.Lead == nil {
+		cfg.Lead = context.Background()
+	}
+	book := cfg.Book
+	if book == nil {
+		book = newMemory()
+	}
+	past, err := book.Past()
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	d := &desk{roll: newRoll(cfg.Platform, time.Now), conn: conn, place: place, giver: transport.NewGiver()}
+	place := replica.Meet(cfg.Token)
+	dial := cfg.Dial
+	dial.Server, dial.URL, dial.Name, dial.Experiment = cfg.Server, cfg.URL, cfg.Name, place.Experiment
+	if dial.User == "" && dial.Credentials == "" {
+		dial.Token = cfg.Token
+	}
+	conn, err := transport.Dial(ctx, dial)
+	if err != nil {
+		return nil, fmt.Errorf("coordinator: %w", err)
+	}
+	d := &desk{roll: newRoll(cfg.Lead, cfg.Name, cfg.Platform, book, time.Now), conn: conn, place: place, giver: transport.NewGiver(), grace: cfg.Grace}
 	d.ended, d.end = context.WithCancel(context.Background())
-	f := newFleet(cfg, d, time.Now)
+	d.recall(past.Leases)
+	f := newFleet(cfg, book, d, time.Now)
+	f.over = func() error { return context.Cause(cfg.Lead) }
 	if err := d.serve(cfg.Experiment); err != nil {
 		d.close()
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	if err := d.gather(ctx, max(1, cfg.Replicas)); err != nil {
-		f.Close()
-		return nil, err
+	if past.Generation == 0 { // else whoever is there goes on
+		if err := d.await(ctx, max(1, cfg.Replicas)); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	return f, nil
 }
+
+// breathe implements [crew].
+func (d *desk) breathe() {
+	select {
+	case <-time.After(replica.Heartbeat / 2):
+	case <-d.lead.Done():
+	}
+}
+
+// gather implements [crew].
+func (d *desk) gather(n int) error { return d.await(context.Background(), n) }
 
 func (d *desk) serve(offer replica.Offer) error {
 	if _, err := d.giver.Put(replica.OfferKey, replica.Encode(offer)); err != nil {
 		return err
 	}
+	name, err := transport.ParseToken(d.who)
+	if err != nil {
+		return err
+	}
 	for subject, handler := range map[string]transport.Handler{
 		d.place.Subjects.Contributions(): d.giver.Handle,
+		d.place.Subjects.Gives(name):     d.giver.Handle,
 		d.place.Subjects.Heartbeats():    transport.Mux{transport.TypeHeartbeat: d.heartbeat}.Handle,
 		d.place.Subjects.Registrations(): transport.Mux{transport.TypeRegister: d.register, transport.TypeLeave: d.leave}.Handle,
 	} {
@@ -117,29 +172,13 @@ func (d *desk) watch() {
 	}
 }
 
-// gather waits for n replicas.
-func (d *desk) gather(ctx context.Context, n int) error {
-	for {
-		d.mu.Lock()
-		have, news := len(d.registry.living()), d.news
-		d.mu.Unlock()
-		if have >= n {
-			return nil
-		}
-		select {
-		case <-news:
-		case <-ctx.Done():
-			return fmt.Errorf("coordinator: %d of %d replicas have registered: %w", have, n, context.Cause(ctx))
-		}
-	}
-}
-
 // pingTime is how long a replica may take to say that it is there.
 const pingTime = 2 * time.Second
 
 // ask implements [crew].
 func (d *desk) ask(to []string, generation uint64, cmd replica.Command, failed func()) ([]replica.Answer, []error) {
 	answers, errs := make([]replica.Answer, len(to)), make([]error, len(to))
+	cmd.From = d.who
 	payload := replica.Encode(cmd)
 	var stop sync.Once
 	var wait sync.WaitGroup
@@ -158,6 +197,7 @@ func (d *desk) ask(to []string, generation uint64, cmd replica.Command, failed f
 // askOne sends a command and waits for its answer, however long it takes, as long as the replica lives.
 func (d *desk) askOne(id string, generation uint64, payload []byte) (replica.Answer, error) {
 	ctx := d.member(id)
+	var silent time.Time // since when nobody answers for it
 	for {
 		m, err := d.request(ctx, 2*replica.Hold, id, generation, payload)
 		if err == nil {
@@ -166,13 +206,21 @@ func (d *desk) askOne(id string, generation uint64, payload []byte) (replica.Ans
 		if ctx.Err() != nil {
 			return replica.Answer{}, context.Cause(ctx)
 		}
+		nobody := errors.Is(err, transport.ErrNoResponders)
+		if !nobody {
+			silent = time.Time{}
+		} else if silent.IsZero() {
+			silent = time.Now()
+		}
 		switch meaningOf(err) {
 		case unwilling:
 			return replica.Answer{Failed: &replica.Failure{Text: err.Error()}}, nil
 		case gone:
-			return replica.Answer{}, err
+			if !nobody || time.Since(silent) >= d.grace {
+				return replica.Answer{}, err
+			}
 		}
-		if errors.Is(err, transport.ErrDisconnected) {
+		if nobody || errors.Is(err, transport.ErrDisconnected) {
 			select {
 			case <-time.After(replica.Heartbeat / 10):
 			case <-ctx.Done():

@@ -32,8 +32,10 @@ import (
 // Fleet is a training on replicas. It implements [engine.Learner]; its methods are for one goroutine.
 type Fleet struct {
 	cfg  Config
+	book Book
 	crew crew
 	now  func() time.Time
+	over func() error // why this coordinator leads no longer; nil while it does
 
 	generation uint64
 	holders    []string // by shard; nil before the first generation
@@ -51,15 +53,20 @@ type Fleet struct {
 	begun  bool
 	weight []float32       // given to StartAt; nil: the seed draws them
 	last   *checkpoint.Cut // all go back to it; nil before the first
-	marks  []int           // steps after which ResetPairs was called since
+	taken  *checkpoint.Cut // will be the last as soon as settle says so; nil where none is on its way
+	settle func() error
+	marks  []int // steps after which ResetPairs was called since
 	outer  *averaging.Outer
 	redone int
+	lost   int
+	rounds int
+	spent  time.Duration // in rounds
 }
 
 var _ engine.Learner = (*Fleet)(nil)
 
-func newFleet(cfg Config, crew crew, now func() time.Time) *Fleet {
-	return &Fleet{cfg: cfg, crew: crew, now: now, moved: map[string]replica.Moved{}}
+func newFleet(cfg Config, book Book, crew crew, now func() time.Time) *Fleet {
+	return &Fleet{cfg: cfg, book: book, crew: crew, now: now, over: func() error { return nil }, moved: map[string]replica.Moved{}}
 }
 
 const (
@@ -68,8 +75,8 @@ const (
 	// mostSteps and mostBytes bound the reports of one answer, which is one message.
 	mostSteps = 64
 	mostBytes = transport.MaxPayload / 2
-	// mostIdle is how often a generation may end for no reason that anybody can name.
-	mostIdle = 3
+	// mostIdle is how often in a row a generation may end for no reason that anybody can name.
+	mostIdle = 10
 )
 
 // Start implements [engine.Learner].
@@ -84,8 +91,25 @@ func (f *Fleet) StartAt(theta []float32) error {
 				return err
 			}
 		}
-		return f.takeCut()
+		if err := f.takeCut(); err != nil {
+			return err
+		}
+		return f.settled()
 	})
+}
+
+// Resume goes on where the book ends: from its last cut, or from the start where there is none.
+func (f *Fleet) Resume() error {
+	past, err := f.book.Past()
+	if err != nil {
+		return err
+	}
+	f.generation, f.holders = past.Generation, past.Holders
+	if past.Cut == nil {
+		f.holders = nil
+		return f.Start()
+	}
+	return f.Restore(past.Cut)
 }
 
 // Restore implements [engine.Learner].
@@ -93,7 +117,7 @@ func (f *Fleet) Restore(cut *checkpoint.Cut) error {
 	if n := NumGroups(cut); n != f.cfg.Layout.Groups {
 		return fmt.Errorf("coordinator: restore the cut of step %d: it is of %d groups, the experiment has %d", cut.Step, n, f.cfg.Layout.Groups)
 	}
-	f.last, f.marks, f.given, f.begun, f.fault = cut, nil, cut.Step, true, nil
+	f.last, f.taken, f.marks, f.given, f.begun, f.fault = cut, nil, nil, cut.Step, true, nil
 	return f.mended(f.open())
 }
 
@@ -140,6 +164,9 @@ func (f *Fleet) advance() error {
 		if err := f.takeCut(); err != nil {
 			return err
 		}
+		if err := f.settled(); err != nil {
+			return err
+		}
 		if err := f.open(); err != nil {
 			return err
 		}
@@ -150,6 +177,9 @@ func (f *Fleet) advance() error {
 	}
 	to := nextStop(f.at, f.cfg.Steps, f.cfg.stops(), marks)
 	to = min(to, f.at+f.most())
+	if to <= f.at {
+		return fmt.Errorf("coordinator: the replicas are at step %d, the last, and gave no report of step %d", f.at, f.given+1)
+	}
 	start := f.now()
 	groups, err := f.all(replica.Command{Op: replica.Run, To: to})
 	var fault *engine.NonFiniteError
@@ -164,9 +194,11 @@ func (f *Fleet) advance() error {
 	f.at, f.idle = to, 0
 	f.note(groups)
 	if f.outer != nil && (to%f.cfg.Averaging.Every == 0 || to == f.cfg.Steps) {
+		start := f.now()
 		if err := f.average(); err != nil {
 			return err
 		}
+		f.rounds, f.spent = f.rounds+1, f.spent+f.now().Sub(start)
 	}
 	if slices.Contains(f.marks, to) {
 		if _, err := f.all(replica.Command{Op: replica.Reset}); err != nil {
@@ -268,6 +300,9 @@ func (f *Fleet) Cut() (checkpoint.Cut, error) {
 				return err
 			}
 		}
+		if err := f.settled(); err != nil {
+			return err
+		}
 		if f.at < f.cfg.Steps && f.crew.lopsided(f.holders) { // somebody joined: from here on he takes his share
 			return f.open()
 		}
@@ -279,8 +314,37 @@ func (f *Fleet) Cut() (checkpoint.Cut, error) {
 	return *f.last, nil
 }
 
-// takeCut gathers the cut of all groups.
+// BeginCut takes a cut, which becomes the last one while the training goes on. An error of that is told by what is done next.
+func (f *Fleet) BeginCut() error {
+	return f.enduring(func() error {
+		if err := f.catchUp(); err != nil {
+			return err
+		}
+		if f.crew.lopsided(f.holders) { // somebody wants his share
+			_, err := f.Cut()
+			return err
+		}
+		return f.takeCut()
+	})
+}
+
+// settled waits for a cut that is on its way.
+func (f *Fleet) settled() error {
+	if f.taken == nil {
+		return nil
+	}
+	if err := f.settle(); err != nil {
+		return err
+	}
+	f.last, f.taken, f.settle = f.taken, nil, nil
+	return nil
+}
+
+// takeCut gathers the cut of all groups, and begins to write it down.
 func (f *Fleet) takeCut() error {
+	if err := f.settled(); err != nil {
+		return err
+	}
 	answers, err := f.all(replica.Command{Op: replica.Cut})
 	if err != nil {
 		return err
@@ -317,7 +381,7 @@ func (f *Fleet) takeCut() error {
 	if err != nil {
 		return err
 	}
-	f.last, f.marks = &cut, nil
+	f.taken, f.settle, f.marks = &cut, f.book.Commit(f.generation, cut), nil
 	return nil
 }
 
@@ -438,8 +502,19 @@ func (f *Fleet) StepSizes() []float64    { return f.facts.StepSizes }
 func (f *Fleet) Generations() int { return int(f.generation) }
 func (f *Fleet) Redone() int      { return f.redone }
 
+// Lost is the number of replicas that were lost. Rounds are the averaging rounds so far, and the time that they took together.
+func (f *Fleet) Lost() int                    { return f.lost }
+func (f *Fleet) Rounds() (int, time.Duration) { return f.rounds, f.spent }
+
 // Replicas are the ids of those who live and do not want to leave.
 func (f *Fleet) Replicas() []string { return f.crew.living() }
+
+// Drain asks a replica to leave as soon as its shards can be elsewhere; false says that it has no lease. Evict ends the lease
+// of one that is believed to be dead, at once. Draining says who leaves. Unlike the other methods these are safe for
+// concurrent use.
+func (f *Fleet) Drain(id string) bool    { return f.crew.drain(id) }
+func (f *Fleet) Evict(id string)         { f.crew.drop(id) }
+func (f *Fleet) Draining(id string) bool { return f.crew.draining(id) }
 
 // Holders are the replicas of the shards in this generation; nil before the first.
 func (f *Fleet) Holders() []string { return slices.Clone(f.holders) }
@@ -452,11 +527,16 @@ func (f *Fleet) leadOf(group int) string {
 	return f.holders[group*f.cfg.Layout.PerGroup()+f.cfg.Layout.Lead()]
 }
 
-// Close ends the replicas and the connection.
+// Close ends the replicas, if this coordinator still leads, and the connection.
 func (f *Fleet) Close() {
-	f.crew.dismiss(f.generation)
+	if f.over() == nil {
+		f.crew.dismiss(f.generation)
+	}
 	f.crew.close()
 }
+
+// Leave ends the connection alone: another coordinator goes on with the replicas.
+func (f *Fleet) Leave() { f.crew.close() }
 
 // bulkKey is that of the last command.
 func (f *Fleet) bulkKey(group int) transport.Key { return replica.BulkKey(f.generation, f.seq, group) }

@@ -26,6 +26,9 @@ func (e *brokenError) Unwrap() error { return e.err }
 func (f *Fleet) enduring(op func() error) error {
 	for {
 		err := op()
+		if err := f.over(); err != nil {
+			return err
+		}
 		if _, broken := errors.AsType[*brokenError](err); !broken {
 			return err
 		}
@@ -51,12 +54,19 @@ func (f *Fleet) mended(err error) error {
 
 // mourn drops who was lost.
 func (f *Fleet) mourn(b *brokenError) error {
+	if err := f.over(); err != nil {
+		return err
+	}
+	if err := f.settled(); err != nil { // the cut on its way does not need the replicas any more
+		return err
+	}
 	if f.last != nil {
 		f.redone += max(0, f.at-f.last.Step)
 	}
 	for _, id := range b.lost {
 		f.crew.drop(id)
 	}
+	f.lost += len(b.lost)
 	if len(b.lost) > 0 {
 		f.cfg.Notice(fmt.Sprintf("lost at step %d: replica %s (%v)", f.at, strings.Join(b.lost, ", "), b.err))
 		return nil
@@ -64,23 +74,20 @@ func (f *Fleet) mourn(b *brokenError) error {
 	if f.idle++; f.idle > mostIdle {
 		return fmt.Errorf("coordinator: step %d fails again and again, though all replicas are there: %w", f.at+1, b.err)
 	}
+	if f.idle > 1 {
+		f.crew.breathe() // connections may be on their way to another server
+	}
 	return nil
 }
 
 // open begins a generation with all who live, from the last cut or from the start.
 func (f *Fleet) open() error {
-	ids := f.crew.living()
-	holders := placed(f.cfg.Layout.NumShards(), ids, f.holders)
-	if holders == nil {
-		where := "the start"
-		if f.last != nil {
-			where = fmt.Sprintf("the cut of step %d", f.last.Step)
-		}
-		return fmt.Errorf("coordinator: no replica is left at step %d: want at least one to go on from %s", f.at, where)
-	}
 	again := f.holders != nil
-	f.generation, f.holders, f.queue = f.generation+1, holders, nil
-	f.crew.enlist(holders)
+	ids, err := f.convene()
+	if err != nil {
+		return err
+	}
+	holders := f.holders
 	if spare := len(ids) - len(holders); spare > 0 && !again {
 		f.cfg.Notice(fmt.Sprintf("%d replicas for %d shards: %d stand by", len(ids), len(holders), spare))
 	}
@@ -243,4 +250,44 @@ func (f *Fleet) restoreOuter() error {
 		}
 	}
 	return f.outer.Restore(s)
+}
+
+// convene places the shards with those who live, and writes it down as a new generation.
+func (f *Fleet) convene() (ids []string, err error) {
+	from := -1
+	if f.last != nil {
+		from = f.last.Step
+	}
+	for {
+		ids = f.crew.living()
+		if len(ids) == 0 && f.cfg.Waits != nil {
+			f.cfg.Waits(true)
+			if err := f.crew.gather(1); err != nil {
+				return nil, err
+			}
+			f.cfg.Waits(false)
+			continue
+		}
+		holders := placed(f.cfg.Layout.NumShards(), ids, f.holders)
+		if holders == nil {
+			where := "the start"
+			if f.last != nil {
+				where = fmt.Sprintf("the cut of step %d", f.last.Step)
+			}
+			return nil, fmt.Errorf("coordinator: no replica is left at step %d: want at least one to go on from %s", f.at, where)
+		}
+		generation, err := f.book.Open(holders, from)
+		if gone, ok := errors.AsType[*GoneError](err); ok { // a moment ago they were there
+			for _, id := range gone.Replicas {
+				f.crew.drop(id)
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		f.generation, f.holders, f.queue = generation, holders, nil
+		f.crew.enlist(holders)
+		return ids, nil
+	}
 }

@@ -26,8 +26,11 @@ type network struct {
 	epoch     int // of the coordinator: an experiment of its own
 	absent    []absence
 
-	kills, hangs, leaves, restarts int // that may still happen
-	past                           events
+	kills, hangs, leaves, restarts, falls int // that may still happen
+	past                                  events
+
+	shelf *shelf
+	hand  *hand
 }
 
 // message is on its way between two processes; "" is the coordinator.
@@ -54,11 +57,11 @@ type ask struct {
 }
 
 // events are how often something happened to the processes of courses.
-type events struct{ killed, hung, left, restarted, lost, refused int }
+type events struct{ killed, hung, left, restarted, deposed, lost, refused int }
 
 func (e *events) add(o events) {
 	e.killed, e.hung, e.left = e.killed+o.killed, e.hung+o.hung, e.left+o.left
-	e.restarted, e.lost, e.refused = e.restarted+o.restarted, e.lost+o.lost, e.refused+o.refused
+	e.restarted, e.deposed, e.lost, e.refused = e.restarted+o.restarted, e.deposed+o.deposed, e.lost+o.lost, e.refused+o.refused
 }
 
 // mostTurns is more than any course needs that does not stand still.
@@ -67,7 +70,7 @@ const mostTurns = 30_000
 func newNetwork(c *course) *network {
 	n := &network{course: c, clock: time.Unix(0, 0)}
 	if !c.calm {
-		n.kills, n.hangs, n.leaves, n.restarts = c.rand.IntN(3), c.rand.IntN(2), c.rand.IntN(2), c.rand.IntN(2)
+		n.kills, n.hangs, n.leaves, n.restarts, n.falls = c.rand.IntN(3), c.rand.IntN(2), c.rand.IntN(2), c.rand.IntN(2), c.rand.IntN(3)
 	}
 	n.begin()
 	return n
@@ -79,8 +82,26 @@ func (n *network) now() time.Time { return n.clock }
 func (n *network) begin() {
 	n.end()
 	n.epoch++
-	n.roll, n.giver, n.asks, n.absent = newRoll("", n.now), transport.NewGiver(), nil, nil
+	n.absent = nil
+	n.shelf = &shelf{leases: map[string]Lease{}, cut: n.course.saved}
 	n.processes = map[string]*process{}
+	n.elect()
+}
+
+// elect lets another coordinator lead the same replicas: it knows what is on the shelf. The one before has not noticed yet,
+// and what is on its way to it still comes there.
+func (n *network) elect() {
+	if n.hand != nil {
+		n.hand.closed = true
+	}
+	if n.chance(1, 2) {
+		n.shelf.commit()
+	}
+	n.shelf.pending = nil
+	n.hand = &hand{shelf: n.shelf, net: n}
+	n.roll, n.giver, n.asks = newRoll(context.Background(), "coordinator", "", n.hand, n.now), transport.NewGiver(), slices.DeleteFunc(n.asks, func(a *ask) bool { return a.from == nil })
+	past, _ := n.hand.Past()
+	n.recall(past.Leases)
 }
 
 func (n *network) end() {
@@ -166,7 +187,7 @@ func (n *network) happen() {
 		return
 	}
 	id := ids[n.course.rand.IntN(len(ids))]
-	switch n.course.rand.IntN(4) {
+	switch n.course.rand.IntN(5) {
 	case 0:
 		if n.kills--; n.kills >= 0 {
 			n.past.killed++
@@ -193,6 +214,11 @@ func (n *network) happen() {
 		if n.restarts--; n.restarts >= 0 {
 			n.past.restarted++
 			panic(restart{})
+		}
+	case 4:
+		if n.falls--; n.falls >= 0 {
+			n.past.deposed++
+			panic(deposed{})
 		}
 	}
 }
@@ -293,6 +319,17 @@ func (n *network) await(a *ask, id string, patience time.Duration) error {
 	}
 	return a.err
 }
+
+// gather implements crew: a course never waits for replicas that nobody starts.
+func (n *network) gather(want int) error {
+	for len(n.living()) < want {
+		n.turn()
+	}
+	return nil
+}
+
+// breathe implements crew.
+func (n *network) breathe() { n.tick() }
 
 // abort implements crew.
 func (n *network) abort(generation uint64) {

@@ -61,8 +61,11 @@ func trials() []trial {
 // violation is what a model panics with when an invariant fails.
 type violation string
 
-// restart is what a model panics with when the coordinator dies.
+// restart is what a model panics with when the coordinator dies, and its replicas with it.
 type restart struct{}
+
+// deposed is what a model panics with when another coordinator leads.
+type deposed struct{}
 
 // course runs one trial under one course of events and returns the digest at its end.
 type course struct {
@@ -108,7 +111,7 @@ func run(tr trial, seed uint64, calm bool, f faults) (out outcome) {
 	}
 }
 
-// attempt is the life of one coordinator; again says that it ended before the training did.
+// attempt is the life of the coordinators of one experiment; again says that it ended before the training did.
 func (c *course) attempt() (digest string, again bool, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -134,24 +137,41 @@ func (c *course) attempt() (digest string, again bool, err error) {
 		Layout: c.trial.layout, Averaging: c.trial.averaging, Replicas: replicas,
 		Steps: trialSteps, Every: []int{trialEvery}, Notice: func(string) {},
 	}
-	f := newFleet(cfg, c.net, c.net.now)
-	digest, err = c.train(f)
+	for leads := true; leads; {
+		digest, leads, err = c.lead(newFleet(cfg, c.net.hand, c.net, c.net.now))
+	}
 	if err != nil && len(c.net.living()) == 0 { // as after a restart: people start replicas again
 		return "", true, nil
 	}
 	return digest, false, err
 }
 
+// lead is the life of one coordinator; another says that the next one goes on.
+func (c *course) lead(f *Fleet) (digest string, another bool, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if _, is := p.(deposed); !is {
+				panic(p)
+			}
+			c.net.elect()
+			another = true
+		}
+	}()
+	digest, err = c.train(f)
+	return digest, false, err
+}
+
 // train is the loop of a training: the statistics are reset and a cut is saved at every stop.
 func (c *course) train(f *Fleet) (string, error) {
-	var err error
-	if c.saved != nil {
-		err = f.Restore(c.saved)
-	} else {
-		err = f.Start()
-	}
-	if err != nil {
+	if err := f.Resume(); err != nil {
 		return "", err
+	}
+	if f.Step() == trialSteps { // the one before came so far
+		cut, err := f.Cut()
+		if err != nil {
+			return "", err
+		}
+		return cut.Sum()
 	}
 	for f.Step() < trialSteps {
 		want := f.Step() + 1
@@ -172,7 +192,11 @@ func (c *course) train(f *Fleet) (string, error) {
 		}
 		c.saved = &cut
 	}
-	return c.saved.Sum()
+	cut, err := f.Cut()
+	if err != nil {
+		return "", err
+	}
+	return cut.Sum()
 }
 
 // fault says what is wrong with an outcome; "" is nothing.
@@ -233,7 +257,7 @@ func TestModel(t *testing.T) {
 	wait.Wait()
 	t.Logf("%d courses: %+v", seeds, past)
 	least := int(seeds) / 100
-	if past.killed < least || past.hung < least || past.left < least || past.restarted < least || past.lost < least || past.refused < least {
+	if past.killed < least || past.hung < least || past.left < least || past.restarted < least || past.deposed < least || past.lost < least || past.refused < least {
 		t.Errorf("of some events there were fewer than %d", least)
 	}
 }

@@ -15,7 +15,6 @@ import (
 type registry struct {
 	platform string // that all must have; "" until the first has registered
 	ttl      time.Duration
-	tokens   uint64 // given so far
 	members  map[string]*membership
 }
 
@@ -32,16 +31,13 @@ func newRegistry(platform string, ttl time.Duration) *registry {
 	return &registry{platform: platform, ttl: ttl, members: map[string]*membership{}}
 }
 
-// register gives a lease. A second living process of an id is told to wait (transport.ErrNotReady), one of another platform
-// is refused (transport.ErrVersion).
-func (r *registry) register(now time.Time, m transport.Register) (token uint64, err error) {
+// claim says whether a replica may have a lease. A second living process of an id is told to wait (transport.ErrNotReady), one
+// of another platform is refused (transport.ErrVersion). The token is 0 where the lease is yet to be written down and admitted.
+func (r *registry) claim(now time.Time, m transport.Register) (token uint64, err error) {
 	if _, err := transport.ParseToken(m.Replica); err != nil {
 		return 0, err
 	}
-	if r.platform == "" {
-		r.platform = m.Platform
-	}
-	if m.Platform != r.platform {
+	if r.platform != "" && m.Platform != r.platform {
 		return 0, fmt.Errorf("%w: replica %s is %q, want %q: the numbers would differ", transport.ErrVersion, m.Replica, m.Platform, r.platform)
 	}
 	if old := r.members[m.Replica]; old != nil {
@@ -53,9 +49,15 @@ func (r *registry) register(now time.Time, m transport.Register) (token uint64, 
 			return old.token, nil
 		}
 	}
-	r.tokens++
-	r.members[m.Replica] = &membership{id: m.Replica, token: r.tokens, incarnation: m.Incarnation, heard: now}
-	return r.tokens, nil
+	return 0, nil
+}
+
+// admit begins a lease. The first says what platform all must have.
+func (r *registry) admit(now time.Time, m transport.Register, token uint64) {
+	if r.platform == "" {
+		r.platform = m.Platform
+	}
+	r.members[m.Replica] = &membership{id: m.Replica, token: token, incarnation: m.Incarnation, heard: now}
 }
 
 // beat renews the lease of a token; an unknown one is transport.ErrStale.
@@ -69,20 +71,18 @@ func (r *registry) beat(now time.Time, token uint64) (*membership, error) {
 	return nil, fmt.Errorf("%w: lease %d is over", transport.ErrStale, token)
 }
 
-// expire ends the leases that were not renewed in time, and returns whose they were.
-func (r *registry) expire(now time.Time) []string {
-	var lost []string
+// expire ends the leases that were not renewed in time, and returns them.
+func (r *registry) expire(now time.Time) []*membership {
+	var lost []*membership
 	for id, m := range r.members {
 		if now.Sub(m.heard) >= r.ttl {
-			lost = append(lost, id)
+			lost = append(lost, m)
 			delete(r.members, id)
 		}
 	}
-	slices.SortFunc(lost, byID)
+	slices.SortFunc(lost, func(a, b *membership) int { return byID(a.id, b.id) })
 	return lost
 }
-
-func (r *registry) drop(id string) { delete(r.members, id) }
 
 // living are the ids with a lease that do not want to leave, in order.
 func (r *registry) living() []string {

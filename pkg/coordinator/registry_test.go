@@ -17,8 +17,16 @@ func TestRegistry(t *testing.T) {
 	start := time.Unix(1000, 0)
 	at := func(s float64) time.Time { return start.Add(time.Duration(s * float64(time.Second))) }
 	r := newRegistry("", 5*time.Second)
+	tokens := uint64(0)
 	register := func(s float64, id string, incarnation uint64, platform string) (uint64, error) {
-		return r.register(at(s), transport.Register{Replica: id, Incarnation: incarnation, Platform: platform})
+		who := transport.Register{Replica: id, Incarnation: incarnation, Platform: platform}
+		token, err := r.claim(at(s), who)
+		if token == 0 && err == nil {
+			tokens++
+			token = tokens
+			r.admit(at(s), who, token)
+		}
+		return token, err
 	}
 	first, err := register(0, "10", 1, "go")
 	if err != nil {
@@ -49,7 +57,7 @@ func TestRegistry(t *testing.T) {
 	if _, err := r.beat(at(5.9), second); err != nil {
 		t.Error(err)
 	}
-	if lost := r.expire(at(6)); !slices.Equal(lost, []string{"10"}) {
+	if lost := r.expire(at(6)); len(lost) != 1 || lost[0].id != "10" || lost[0].token != first {
 		t.Errorf("expired: %v, want 10", lost)
 	}
 	if _, err := r.beat(at(6), first); !errors.Is(err, transport.ErrStale) {

@@ -163,24 +163,9 @@ func (t *Trainer) Restore(cut *checkpoint.Cut) error {
 		return fail(err)
 	}
 	if t.ensemble != nil {
-		e := tempering.State{NonFinite: meta.Swaps}
-		read := reads{tensors: chains}
-		get(&read, "labels", &e.Labels)
-		get(&read, "lineage", &e.Lineage)
-		get(&read, "direction", &e.Direction)
-		get(&read, "scans", &e.Scans)
-		get(&read, "restarts", &e.Restarts)
-		get(&read, "trips", &e.Trips)
-		get(&read, "warming", &e.Warming)
-		get(&read, "pair_attempts", &e.Attempts)
-		get(&read, "pair_accepted", &e.Accepted)
-		get(&read, "pair_alpha", &e.AlphaSum)
-		get(&read, "since", &e.Since)
-		get(&read, "swapped", &e.Swapped)
-		get(&read, "up", &e.Up)
-		get(&read, "down", &e.Down)
-		if read.err != nil {
-			return fail(read.err)
+		e, err := readWalkers(chains, meta.Swaps)
+		if err != nil {
+			return fail(err)
 		}
 		if err := t.ensemble.Restore(e); err != nil {
 			return fail(err)

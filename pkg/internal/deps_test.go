@@ -42,7 +42,7 @@ var only = map[string][]string{
 	"github.com/gomlx/gomlx/backends":       {"pkg/backend"},
 	"github.com/gomlx/go-xla":               {"pkg/backend"},
 	"github.com/spf13/cobra":                {"cmd/coordinator", "cmd/replica"},
-	"github.com/goccy/go-yaml":              {"pkg/experiment"},
+	"github.com/goccy/go-yaml":              {"pkg/experiment", "cmd/coordinator"},
 	"github.com/sbinet/npyio":               {"pkg/datasets"},
 	"gonum.org/v1/plot":                     {"pkg/plots"},
 	"github.com/vbauerster/mpb":             {"pkg/runlog", "pkg/backend"},

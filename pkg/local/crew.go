@@ -177,7 +177,7 @@ func (r *run) round(step int, status runlog.Status, stats tempering.Stats) {
 	}
 	round := runlog.Round{Status: status, Barrier: math.NaN(), Trips: stats.Trips, Traffic: r.crew.since(r.trainer.(*fleet).roll(r.crew.layout))}
 	if n := len(status.SwapAccept); n > 0 && n == len(stats.Pairs) {
-		round.Barrier, round.LowerBound = tempering.Barrier(stats.Rejections(), float64(attempts(stats)))
+		round.Barrier, round.LowerBound = tempering.Barrier(stats.Rejections(), float64(stats.Attempts()))
 	}
 	r.show.Round(step, round)
 }

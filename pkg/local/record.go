@@ -3,8 +3,11 @@ package local
 import (
 	"math"
 	"slices"
+	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/replica"
 	"github.com/kelvin-ebm/kelvin/pkg/runlog"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
@@ -38,18 +41,30 @@ func acceptance(stats tempering.Stats) []float64 {
 	return out
 }
 
-// attempts is how often the pair with the fewest was tried.
-func attempts(stats tempering.Stats) uint64 {
-	n := stats.Pairs[0].Attempts
-	for _, p := range stats.Pairs {
-		n = min(n, p.Attempts)
-	}
-	return n
+// Recorder makes the records of a training: each sums up the steps since the one before.
+type Recorder struct {
+	schedule string
+	window   stretch
+	step     int // of the last record
+	at       time.Time
 }
 
-func (r *run) record(report engine.Report, window stretch, chains chained, rate float64, monitored []runlog.Value) error {
+// NewRecorder begins behind a step.
+func NewRecorder(cfg *experiment.Config, step int) *Recorder {
+	return &Recorder{schedule: cfg.Tempering.Schedule, step: step, at: time.Now()}
+}
+
+// Add takes the report of a step.
+func (r *Recorder) Add(report engine.Report) { r.window.add(report) }
+
+// Record is the record of the step that was added last; chains are nil without chains, seconds those since the training began.
+// The caller resets the statistics of the pairs.
+func (r *Recorder) Record(report engine.Report, chains replica.Chained, seconds float64) runlog.Record {
+	now, window := time.Now(), r.window
+	rate := float64(report.Step-r.step) / max(now.Sub(r.at).Seconds(), 1e-9)
+	r.step, r.at, r.window = report.Step, now, stretch{}
 	stats := swaps(chains)
-	rec := runlog.Record{Step: report.Step, Seconds: r.seconds()}
+	rec := runlog.Record{Step: report.Step, Seconds: seconds}
 	rec.Set("loss", report.Loss)
 	for _, part := range report.Parts {
 		rec.Set(part.Name, part.Value)
@@ -65,13 +80,13 @@ func (r *run) record(report engine.Report, window stretch, chains chained, rate 
 	}
 	if accept := acceptance(stats); len(accept) > 0 && len(accept) == len(stats.Pairs) {
 		rec.SetList("swap_accept", accept)
-		barrier, _ := tempering.Barrier(stats.Rejections(), float64(attempts(stats)))
+		barrier, _ := tempering.Barrier(stats.Rejections(), float64(stats.Attempts()))
 		rec.Set("barrier", barrier)
 		rec.Set("rejection_sum", tempering.RejectionSum(stats.Rejections()))
 		rec.Set("restarts", float64(stats.Restarts))
 		rec.Set("round_trips", float64(stats.Trips))
 		rec.Set("round_trip_rate", chains.TripRate())
-		switch r.parts.Config.Tempering.Schedule { // of windowed it hangs on the window
+		switch r.schedule { // of windowed it hangs on the window
 		case "deo":
 			rec.Set("round_trip_rate_predicted", tempering.PredictedTripRate(stats.Rejections()))
 		case "seo":
@@ -96,6 +111,5 @@ func (r *run) record(report engine.Report, window stretch, chains chained, rate 
 		rec.Set("non_finite_proposals", float64(window.nonFinite))
 	}
 	rec.Set("steps_per_second", rate)
-	rec.Values = append(rec.Values, monitored...)
-	return r.metrics.Write(rec)
+	return rec
 }

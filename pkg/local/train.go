@@ -330,8 +330,7 @@ func (r *run) seconds() float64 { return r.before + time.Since(r.started).Second
 func (r *run) loop(ctx context.Context) error {
 	cfg := r.parts.Config.Train
 	lastCut := time.Now()
-	lastRecord, recordAt := r.trainer.Step(), time.Now()
-	var window stretch
+	recorder := NewRecorder(r.parts.Config, r.trainer.Step())
 	r.muster()
 	for r.trainer.Step() < r.parts.Steps {
 		if ctx.Err() != nil && settled(r.trainer) {
@@ -347,7 +346,7 @@ func (r *run) loop(ctx context.Context) error {
 		if report.Step == 1 && report.GradNorm == 0 && !r.parts.Config.Loss.Chains() { // chains may be where the data are
 			return errNoSlope
 		}
-		window.add(report)
+		recorder.Add(report)
 		if r.opts.afterStep != nil {
 			r.opts.afterStep(report.Step)
 		}
@@ -373,14 +372,12 @@ func (r *run) loop(ctx context.Context) error {
 			}
 		}
 		if report.Step%cfg.LogEvery == 0 || last || look {
-			now := time.Now()
-			rate := float64(report.Step-lastRecord) / max(now.Sub(recordAt).Seconds(), 1e-9)
-			lastRecord, recordAt = report.Step, now
-			if err := r.record(report, window, chains, rate, monitored); err != nil {
+			rec := recorder.Record(report, chains, r.seconds())
+			rec.Values = append(rec.Values, monitored...)
+			if err := r.metrics.Write(rec); err != nil {
 				return err
 			}
 			r.round(report.Step, status, stats)
-			window = stretch{}
 			if chains != nil {
 				chains.ResetPairs()
 			}

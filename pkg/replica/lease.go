@@ -15,21 +15,27 @@ type lease struct {
 	place    Meeting
 	worker   *worker
 	register transport.Register
+	patience time.Duration
 	token    uint64
 }
 
 // keep registers and renews the lease until the coordinator ends the replica (over, nil is returned), or ctx does
 // (ErrPreempted), or the coordinator is gone for longer than a lease (ErrTemporary).
 func (l *lease) keep(ctx, over context.Context, grace time.Duration) error {
+	defer l.worker.status.leased(false)
 	for {
+		l.worker.status.waits("a lease")
 		err := l.acquire(ctx, over)
 		if err == nil {
+			l.worker.status.leased(true)
+			l.worker.status.waits("the coordinator's word")
 			err = l.renew(ctx, over)
+			l.worker.status.leased(false)
 		}
 		switch {
 		case over.Err() != nil:
 			return nil
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, errDrained):
 			if l.token != 0 {
 				l.giveBack(over, grace)
 			}
@@ -53,7 +59,7 @@ func (l *lease) ask(ctx, over context.Context, subject string, t transport.Type,
 
 // acquire registers, unless ctx or the training ends before. Another living process of the same id is waited for: its lease ends when it does.
 func (l *lease) acquire(ctx, over context.Context) error {
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(max(patience, l.patience))
 	for {
 		answer, err := l.ask(ctx, over, l.place.Subjects.Registrations(), transport.TypeRegister, l.register.Append(nil))
 		switch {
@@ -90,13 +96,20 @@ func (l *lease) renew(ctx, over context.Context) error {
 			state = transport.Standby
 		}
 		beat := transport.Heartbeat{Token: l.token, Step: l.worker.step.Load(), StepTime: time.Duration(l.worker.pace.Load()), State: state}
-		_, err := l.ask(ctx, over, l.place.Subjects.Heartbeats(), transport.TypeHeartbeat, beat.Append(nil))
+		answer, err := l.ask(ctx, over, l.place.Subjects.Heartbeats(), transport.TypeHeartbeat, beat.Append(nil))
 		switch {
 		case err == nil:
 			heard = time.Now()
+			ack, err := transport.DecodeHeartbeatAck(answer.Payload)
+			if err != nil {
+				return err
+			}
+			if ack.Drain {
+				return errDrained
+			}
 		case errors.Is(err, transport.ErrStale):
 			return errLeaseLost
-		case time.Since(heard) > Lease:
+		case time.Since(heard) > l.patience:
 			return fmt.Errorf("%w: %w", ErrTemporary, err)
 		}
 	}

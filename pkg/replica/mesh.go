@@ -25,6 +25,10 @@ func (e *LostError) Unwrap() error { return e.Err }
 // errAborted ends the waits of a generation that is over.
 var errAborted = errors.New("the generation is over")
 
+// meshGrace is how long another replica may be out of reach before the coordinator is told. Where it is dead the coordinator
+// finds out by itself, and ends the generation.
+const meshGrace = time.Second
+
 // Mesh carries the blobs of one generation between the shards held here and those that other replicas hold. What a shard
 // here posts for shards here never leaves the process. It implements [engine.Mesh] and is safe for concurrent use.
 type Mesh struct {
@@ -39,6 +43,7 @@ type Mesh struct {
 	abort      context.CancelCauseFunc
 	local      engine.LocalMesh
 	counts     *meshCounts
+	status     *Status
 }
 
 // meshCounts are what all generations of a replica moved.
@@ -153,7 +158,8 @@ func (m *Mesh) pull(ctx context.Context, key engine.Key) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := m.conn.Pull(ctx, transport.Pull{Subject: m.subjects.Exchange(token), Key: m.wire(key), Max: transport.MaxBlob})
+	defer m.status.owes(key, holder)()
+	data, err := m.conn.Pull(ctx, transport.Pull{Subject: m.subjects.Exchange(token), Key: m.wire(key), Max: transport.MaxBlob, Grace: meshGrace})
 	if err != nil {
 		return nil, &LostError{holder, err}
 	}

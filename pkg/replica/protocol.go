@@ -75,6 +75,7 @@ type Command struct {
 	// Seq numbers the commands of a coordinator. One that comes again is not executed again: its answer got lost.
 	Seq     uint64
 	Op      Op
+	From    string   // the coordinator
 	Holders []string // Open: the replica of each shard
 	To      int      // Run
 	Bulk    bool     // what it brings is pulled from the coordinator under BulkKey

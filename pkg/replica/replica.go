@@ -63,7 +63,8 @@ type Experiment struct {
 // Options say whom a replica works for.
 type Options struct {
 	Server *transport.Server // the coordinator's, in this process; or
-	URL    string            // of the coordinator's message server
+	URL    string            // of the coordinator's message server, or several, separated by commas
+	Dial   transport.Options // what else the connection needs: TLS, credentials
 	Token  string            // of the experiment, see Meet
 	ID     string            // of the replica, one a living replica: letters, digits, dashes and underscores
 
@@ -76,6 +77,12 @@ type Options struct {
 	Version string
 	Log     *slog.Logger  // nil: nothing is logged
 	Grace   time.Duration // see Main; 0 is 25 s
+	// Patience is how long a replica that has registered waits for a coordinator that is silent, its shards and its device at
+	// the ready; 0 is one lease: then there is no other that could come.
+	Patience time.Duration
+	Status   *Status // is told what the replica does; nil: nobody looks
+
+	keeper *keeper // opens backends, and closes them later; nil: nobody keeps one
 }
 
 // Why a replica ends, besides nil: the training is done.
@@ -84,7 +91,9 @@ var (
 	ErrIncompatible = errors.New("another program or device than the others'") // 43
 	ErrTemporary    = errors.New("the coordinator cannot be reached")          // 75: start it again
 	ErrPreempted    = errors.New("asked to end")                               // 143
+	ErrEnded        = errors.New("there is nothing more to do")                // 42: the only experiment came to a bad end
 	errLeaseLost    = errors.New("the lease is lost")                          // it registers again
+	errDrained      = errors.New("the coordinator asks to leave")              // as if ctx had ended
 )
 
 // ExitCode is the exit code for what Main returned.
@@ -92,7 +101,7 @@ func ExitCode(err error) int {
 	for _, c := range []struct {
 		err  error
 		code int
-	}{{ErrConfig, 42}, {ErrIncompatible, 43}, {ErrTemporary, 75}, {ErrPreempted, 143}} {
+	}{{ErrConfig, 42}, {ErrEnded, 42}, {ErrIncompatible, 43}, {ErrTemporary, 75}, {ErrPreempted, 143}} {
 		if errors.Is(err, c.err) {
 			return c.code
 		}
@@ -110,8 +119,8 @@ const (
 	again = 100 * time.Millisecond
 )
 
-// Main works until the training is done, and then returns nil. When ctx ends it asks to leave and goes on until its shards
-// are placed elsewhere, at most for the time of Grace, and returns ErrPreempted.
+// Main works until the training is done, and then returns nil. When ctx ends, or the coordinator says so, it asks to leave and
+// goes on until its shards are placed elsewhere, at most for the time of Grace, and returns ErrPreempted.
 func Main(ctx context.Context, o Options) error {
 	if err := run(ctx, o); err != nil {
 		return fmt.Errorf("replica %s: %w", o.ID, err)
@@ -133,31 +142,49 @@ func run(ctx context.Context, o Options) (err error) {
 	place := Meet(o.Token)
 	dial, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	conn, err := dialled(dial, transport.Options{Server: o.Server, URL: o.URL, Token: o.Token, Name: o.ID, Experiment: place.Experiment})
+	to := o.Dial
+	to.Server, to.URL, to.Name, to.Experiment = o.Server, o.URL, o.ID, place.Experiment
+	if to.User == "" && to.Credentials == "" {
+		to.Token = o.Token
+	}
+	failed := func(why, err error) error {
+		if ctx.Err() != nil { // it was asked to end before it began
+			why = ErrPreempted
+		}
+		return fmt.Errorf("%w: %w", why, err)
+	}
+	o.Status.waits("the message server")
+	conn, err := dialled(dial, to)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrTemporary, err)
+		return failed(ErrTemporary, err)
 	}
 	defer conn.Close()
+	o.Status.waits("the coordinator's experiment")
 	offer, err := offered(dial, conn, place)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrTemporary, err)
+		return failed(ErrTemporary, err)
 	}
 	exp, err := o.Build(offer.Experiment, offer.Dir)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrConfig, err)
+		return failed(ErrConfig, err)
 	}
+	o.Status.waits("the backend")
 	b := o.Opened
 	if b == nil {
-		if b, err = backend.Open(ctx, exp.Backend, o.Backend); err != nil {
-			return fmt.Errorf("%w: %w", ErrConfig, err)
+		keep := o.keeper
+		if keep == nil {
+			keep = new(keeper)
+			defer func() { err = errors.Join(err, keep.close()) }()
 		}
-		defer func() { err = errors.Join(err, b.Close()) }()
+		if b, err = keep.open(ctx, exp.Backend, o.Backend); err != nil {
+			return failed(ErrConfig, err)
+		}
 	}
 	o.Log.Info("replica", "id", o.ID, "backend", b.Why())
 
 	over, leave := context.WithCancel(context.Background())
 	defer leave()
-	w := &worker{self: o.ID, place: place, conn: conn, giver: transport.NewGiver(), gate: new(transport.Gate), backend: b, exp: exp, log: o.Log, leave: leave}
+	w := &worker{self: o.ID, place: place, conn: conn, giver: transport.NewGiver(), gate: new(transport.Gate), backend: b, exp: exp, log: o.Log, status: o.Status, leave: leave}
 	defer w.close()
 	if _, err := conn.Serve(place.Subjects.Exchange(id), transport.ServeOptions{Gate: w.gate, Handler: w.giver.Handle}); err != nil {
 		return err
@@ -165,7 +192,7 @@ func run(ctx context.Context, o Options) (err error) {
 	if _, err := conn.Serve(place.Subjects.Control(id), transport.ServeOptions{Handler: transport.Mux{transport.TypeCommand: w.handle}.Handle}); err != nil {
 		return err
 	}
-	me := lease{conn: conn, place: place, worker: w, register: transport.Register{
+	me := lease{conn: conn, place: place, worker: w, patience: max(o.Patience, Lease), register: transport.Register{
 		Replica: o.ID, Incarnation: incarnation(), Device: b.Fingerprint().Device, Platform: Platform(o.Version, b.Fingerprint().String()),
 	}}
 	return me.keep(ctx, over, o.Grace)

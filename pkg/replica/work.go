@@ -30,7 +30,8 @@ type worker struct {
 	counts  meshCounts
 	step    atomic.Uint64 // for heartbeats
 	pace    atomic.Int64  // ns a step
-	leave   func()        // told by the coordinator
+	status  *Status
+	leave   func() // told by the coordinator
 
 	mu    sync.Mutex
 	taken Sequence
@@ -98,6 +99,7 @@ func (w *worker) begin(generation uint64, cmd Command) (*call, error) {
 			w.mesh.close()
 		}
 		w.mesh = newMesh(w.conn, w.giver, w.place.Subjects, w.self, generation, cmd.Holders, w.exp.Layout.PerGroup(), &w.counts)
+		w.mesh.status = w.status
 		w.gate.Enter(generation)
 	}
 	c, mesh := &call{done: make(chan struct{})}, w.mesh
@@ -106,7 +108,9 @@ func (w *worker) begin(generation uint64, cmd Command) (*call, error) {
 		if before != nil {
 			<-before.done
 		}
+		w.status.begins(cmd.Op)
 		answer, err := w.execute(mesh, cmd)
+		w.status.ends()
 		if cmd.Op == Run {
 			answer.Moved = w.counts.read()
 			answer.Moved.Stale = w.conn.Counts().Refused["generation"]
@@ -214,9 +218,13 @@ func (w *worker) open(mesh *Mesh) error {
 
 // action is what a command does with each group. What it returns, if anything, is given away as bulk.
 func (w *worker) action(mesh *Mesh, cmd Command) (func(m *member, a *GroupAnswer) ([]byte, error), error) {
+	from, err := transport.ParseToken(cmd.From)
+	if err != nil {
+		return nil, err
+	}
 	// bulk is what the command brings: the same for all groups, but for Restore.
 	bulk := func(group int) ([]byte, error) {
-		data, err := w.conn.Pull(mesh.ctx, transport.Pull{Subject: w.place.Subjects.Contributions(), Key: BulkKey(mesh.generation, cmd.Seq, group), Max: transport.MaxBlob})
+		data, err := w.conn.Pull(mesh.ctx, transport.Pull{Subject: w.place.Subjects.Gives(from), Key: BulkKey(mesh.generation, cmd.Seq, group), Max: transport.MaxBlob})
 		if err != nil && mesh.ctx.Err() != nil {
 			err = context.Cause(mesh.ctx)
 		}
@@ -333,7 +341,9 @@ func (w *worker) run(m *member, a *GroupAnswer, to int) error {
 			a.Reports = append(a.Reports, report)
 		}
 		w.step.Store(uint64(m.Step()))
-		w.pace.Store(int64(time.Since(start)))
+		took := time.Since(start)
+		w.pace.Store(int64(took))
+		w.status.made(m.Step(), took)
 	}
 	a.Facts = m.facts()
 	return nil

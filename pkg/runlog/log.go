@@ -8,7 +8,7 @@ import (
 	"github.com/lmittmann/tint"
 )
 
-// LogOptions says how NewLogHandler writes.
+// LogOptions says how a handler writes.
 type LogOptions struct {
 	Level slog.Leveler // slog.LevelInfo when nil
 	Color bool         // for a terminal
@@ -18,8 +18,10 @@ type LogOptions struct {
 // NewLogHandler returns a handler whose lines go through a progress, so that they and the bar do not garble each other.
 //
 //	log := slog.New(runlog.NewLogHandler(progress, runlog.LogOptions{Color: options.Color}))
-func NewLogHandler(p Progress, o LogOptions) slog.Handler {
-	w := lineWriter{p}
+func NewLogHandler(p Progress, o LogOptions) slog.Handler { return NewHandler(lineWriter{p}, o) }
+
+// NewHandler returns a handler for a program without a progress.
+func NewHandler(w io.Writer, o LogOptions) slog.Handler {
 	if o.JSON {
 		return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: o.Level})
 	}

@@ -12,6 +12,12 @@ import (
 	"strconv"
 )
 
+// Line is the record as its line of the metrics file, without the newline. The record must be one that Write takes.
+func (r Record) Line() []byte {
+	line := appendLine(nil, r)
+	return line[:len(line)-1]
+}
+
 // appendLine appends a checked record as one line of JSON. Equal records give equal bytes.
 func appendLine(b []byte, r Record) []byte {
 	b = append(b, `{"step":`...)

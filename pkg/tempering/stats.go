@@ -19,6 +19,18 @@ type PairStats struct {
 // Rejection is 1 − mean α, which varies less than the share of rejected swaps; NaN before the first attempt.
 func (p PairStats) Rejection() float64 { return 1 - p.AlphaSum/float64(p.Attempts) }
 
+// Attempts is how often the pair with the fewest was tried; 0 without pairs.
+func (s Stats) Attempts() uint64 {
+	if len(s.Pairs) == 0 {
+		return 0
+	}
+	n := s.Pairs[0].Attempts
+	for _, p := range s.Pairs {
+		n = min(n, p.Attempts)
+	}
+	return n
+}
+
 // Rejections are the rejection rates of the pairs, lowest rung first; NaN where a pair was not tried yet.
 func (s Stats) Rejections() []float64 {
 	out := make([]float64, len(s.Pairs))

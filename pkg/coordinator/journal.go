@@ -1,0 +1,207 @@
+package coordinator
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/consensus"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/transport"
+)
+
+// Journal is the [Book] of an experiment in the replicated ledger. A cut is blobs first, durable on a quorum, and then one
+// entry that names them.
+type Journal struct {
+	node *consensus.Node
+	exp  ledger.ID
+	lead context.Context
+	cost func(checkpoint.Cut, time.Duration)
+}
+
+var _ Book = (*Journal)(nil)
+
+// NewJournal is the book of an experiment while lead, a context of [consensus.Node.Leadership], lasts; cost, if not nil, is
+// told of each cut how long it took to be durable.
+func NewJournal(lead context.Context, node *consensus.Node, exp ledger.ID, cost func(checkpoint.Cut, time.Duration)) *Journal {
+	return &Journal{node, exp, lead, cost}
+}
+
+// apply proposes a command until it is known what became of it. Commands are exactly-once: asking twice is harmless.
+func (j *Journal) apply(cmd ledger.Command) (ledger.Outcome, error) {
+	for {
+		out, err := j.node.Apply(j.lead, j.exp, cmd)
+		if !errors.Is(err, consensus.ErrUncertain) || j.lead.Err() != nil {
+			return out, j.deposed(err)
+		}
+	}
+}
+
+// deposed is err, as ErrDeposed where it is one that comes with the end of a leadership.
+func (j *Journal) deposed(err error) error {
+	if _, other := errors.AsType[*consensus.NotLeaderError](err); err != nil && (other || j.lead.Err() != nil || errors.Is(err, consensus.ErrLeadershipLost)) {
+		return fmt.Errorf("%w: %w", ErrDeposed, err)
+	}
+	return err
+}
+
+// experiment is the experiment as the ledger has it.
+func (j *Journal) experiment() (exp ledger.Experiment, err error) {
+	found := false
+	_, _, err = j.node.View(j.lead, consensus.Leader, func(s *ledger.State) { exp, found = s.ByID(j.exp) })
+	if err == nil && !found {
+		err = fmt.Errorf("coordinator: experiment %s: %w", j.exp, ledger.ErrNotFound)
+	}
+	return exp, j.deposed(err)
+}
+
+// Past implements [Book]. Of cuts whose blobs are damaged or gone on every node, which a single node cannot help, the last
+// whole one counts; without any, ErrNoCut of package checkpoint.
+func (j *Journal) Past() (Past, error) {
+	exp, err := j.experiment()
+	if err != nil {
+		return Past{}, err
+	}
+	p := Past{Generation: exp.Generation, Holders: exp.Holders}
+	for _, r := range exp.Replicas {
+		p.Leases = append(p.Leases, Lease{transport.Register{Replica: r.Name, Incarnation: r.Incarnation, Device: r.Device, Platform: r.Platform}, r.Token})
+	}
+	var faults []error
+	for _, c := range slices.Backward(exp.Cuts) {
+		if p.Cut, err = j.read(c); err == nil {
+			p.Damaged = faults
+			return p, nil
+		}
+		faults = append(faults, fmt.Errorf("cut of step %d: %w", c.Step, err))
+	}
+	if len(faults) > 0 {
+		return p, errors.Join(append([]error{fmt.Errorf("coordinator: experiment %s: %w", exp.Name, checkpoint.ErrNoCut)}, faults...)...)
+	}
+	return p, nil
+}
+
+// read fetches a cut.
+func (j *Journal) read(c ledger.Cut) (*checkpoint.Cut, error) {
+	manifest, err := j.node.Blob(j.lead, c.Manifest)
+	if err != nil {
+		return nil, err
+	}
+	return checkpoint.FromBlobs(manifest, func(_ string, sum [sha256.Size]byte) ([]byte, error) {
+		return j.node.Blob(j.lead, ledger.Digest(sum))
+	})
+}
+
+// Register implements [Book].
+func (j *Journal) Register(r transport.Register) (uint64, error) {
+	out, err := j.apply(ledger.Register{Replica: r.Replica, Incarnation: r.Incarnation, Device: r.Device, Platform: r.Platform, Takeover: true})
+	return out.Value, errors.Join(err, out.Err)
+}
+
+// End implements [Book].
+func (j *Journal) End(id string, token uint64, lost bool) error {
+	out, err := j.apply(ledger.LeaseEnd{Replica: id, Token: token, Lost: lost})
+	return errors.Join(err, out.Err)
+}
+
+// Open implements [Book].
+func (j *Journal) Open(holders []string, from int) (uint64, error) {
+	exp, err := j.experiment()
+	if err != nil {
+		return 0, err
+	}
+	out, err := j.apply(ledger.GenerationOpen{Number: exp.Generation + 1, Holders: holders, From: int64(from)})
+	switch {
+	case err != nil:
+		return 0, err
+	case out.Err == nil:
+		return exp.Generation + 1, nil
+	case !errors.Is(out.Err, ledger.ErrNotFound):
+		return 0, fmt.Errorf("coordinator: generation %d: %w", exp.Generation+1, out.Err)
+	}
+	if exp, err = j.experiment(); err != nil {
+		return 0, err
+	}
+	gone := slices.DeleteFunc(slices.Clone(holders), func(id string) bool {
+		return slices.ContainsFunc(exp.Replicas, func(r ledger.Replica) bool { return r.Name == id })
+	})
+	if len(gone) == 0 {
+		return 0, fmt.Errorf("coordinator: generation %d: %w", exp.Generation+1, out.Err)
+	}
+	return 0, &GoneError{slices.Compact(gone)}
+}
+
+// Commit implements [Book].
+func (j *Journal) Commit(generation uint64, cut checkpoint.Cut) func() error {
+	done, err := make(chan struct{}), error(nil)
+	go func() {
+		defer close(done)
+		start := time.Now()
+		if err = j.commit(generation, cut); err == nil && j.cost != nil {
+			j.cost(cut, time.Since(start))
+		}
+	}()
+	return func() error {
+		<-done
+		return err
+	}
+}
+
+func (j *Journal) commit(generation uint64, cut checkpoint.Cut) error {
+	cmd, blobs, err := Entry(cut)
+	if err != nil {
+		return err
+	}
+	for _, b := range blobs {
+		if _, err := j.node.PutBlob(j.lead, b.Data); err != nil {
+			return j.deposed(fmt.Errorf("coordinator: cut of step %d: %s: %w", cut.Step, b.Name, err))
+		}
+	}
+	cmd.Generation = generation
+	out, err := j.apply(cmd)
+	switch {
+	case err != nil:
+		return err
+	case errors.Is(out.Err, ledger.ErrInconsistent):
+		return fmt.Errorf("%w: step %d, generation %d: %w", ErrInconsistent, cut.Step, generation, out.Err)
+	case out.Err != nil:
+		return fmt.Errorf("coordinator: cut of step %d: %w", cut.Step, out.Err)
+	}
+	return nil
+}
+
+// Entry is the ledger's command for a cut, and the blobs that it names, the manifest last. The walkers are counted from the
+// written labels.
+func Entry(cut checkpoint.Cut) (ledger.CutCommit, []checkpoint.Blob, error) {
+	cmd := ledger.CutCommit{Step: uint64(cut.Step)}
+	for group := range NumGroups(&cut) {
+		part, err := GroupCut(&cut, group)
+		if err != nil {
+			return cmd, nil, err
+		}
+		n, err := engine.Count(part)
+		if err != nil {
+			return cmd, nil, err
+		}
+		c := &cmd.Conservation
+		c.Rungs = uint64(n.Rungs) // of every group
+		c.Ladders, c.Labels = c.Ladders+uint64(n.Ladders), c.Labels+n.Labels
+		c.Created, c.Retired, c.Live = c.Created+n.Created, c.Retired+n.Retired, c.Live+n.Live
+	}
+	blobs, _, err := cut.Blobs()
+	if err != nil {
+		return cmd, nil, err
+	}
+	for _, b := range blobs {
+		if b.Name == checkpoint.Manifest {
+			cmd.Manifest = b.SHA256
+			continue
+		}
+		cmd.Parts = append(cmd.Parts, ledger.Part{Name: b.Name, Digest: b.SHA256, Bytes: uint64(len(b.Data))})
+	}
+	return cmd, blobs, nil
+}

@@ -1,0 +1,112 @@
+package coordinator
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
+	"github.com/kelvin-ebm/kelvin/pkg/transport"
+)
+
+// shelf holds what the coordinators of one experiment write down, with the rules that the replicated one has.
+type shelf struct {
+	tokens     uint64
+	generation uint64
+	holders    []string
+	leases     map[string]Lease
+	cut        *checkpoint.Cut
+	pending    *pending // a cut on its way
+}
+
+// pending is a cut that may or may not be taken over if the coordinator that brought it ends first.
+type pending struct {
+	generation uint64
+	cut        checkpoint.Cut
+}
+
+// commit takes over what is on its way, unless a newer generation has begun.
+func (s *shelf) commit() {
+	p := s.pending
+	if s.pending = nil; p != nil && p.generation == s.generation && (s.cut == nil || p.cut.Step >= s.cut.Step) {
+		s.cut = &p.cut
+	}
+}
+
+// hand is the book of one coordinator: closed when it is deposed.
+type hand struct {
+	*shelf
+	net    *network
+	closed bool
+}
+
+func (h *hand) Past() (Past, error) {
+	p := Past{Generation: h.generation, Holders: slices.Clone(h.holders), Cut: h.cut}
+	for _, l := range h.leases {
+		p.Leases = append(p.Leases, l)
+	}
+	slices.SortFunc(p.Leases, func(a, b Lease) int { return byID(a.Replica, b.Replica) })
+	return p, nil
+}
+
+func (h *hand) Register(r transport.Register) (uint64, error) {
+	if h.closed {
+		return 0, ErrDeposed
+	}
+	if l, ok := h.leases[r.Replica]; ok && l.Incarnation == r.Incarnation {
+		return l.Token, nil
+	}
+	h.tokens++
+	h.leases[r.Replica] = Lease{r, h.tokens}
+	return h.tokens, nil
+}
+
+func (h *hand) End(id string, token uint64, _ bool) error {
+	if h.closed {
+		return ErrDeposed
+	}
+	if h.leases[id].Token == token {
+		delete(h.leases, id)
+	}
+	return nil
+}
+
+func (h *hand) Open(holders []string, from int) (uint64, error) {
+	if h.closed {
+		return 0, ErrDeposed
+	}
+	for _, id := range holders {
+		if h.leases[id].Token == 0 {
+			return 0, &GoneError{[]string{id}}
+		}
+	}
+	if last := -1; from != last && (h.cut == nil || h.cut.Step != from) {
+		panic(violation(fmt.Sprintf("generation %d would begin at step %d, the last cut is another", h.generation+1, from)))
+	}
+	h.generation, h.holders = h.generation+1, slices.Clone(holders)
+	return h.generation, nil
+}
+
+func (h *hand) Commit(generation uint64, cut checkpoint.Cut) func() error {
+	if h.closed {
+		return func() error { return ErrDeposed }
+	}
+	p := &pending{generation, cut}
+	h.pending = p
+	return func() error {
+		for range h.net.course.rand.IntN(4) { // things happen meanwhile
+			if !h.closed && !h.net.course.calm && h.pending == p {
+				h.net.turn()
+			}
+		}
+		if h.closed {
+			return ErrDeposed
+		}
+		if generation != h.generation {
+			panic(violation(fmt.Sprintf("a cut of generation %d in generation %d", generation, h.generation)))
+		}
+		if h.pending == p {
+			h.commit()
+		}
+		return nil
+	}
+}
