@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,8 +18,8 @@ func run(args []string) int {
 	context.AfterFunc(ctx, stop) // the first Ctrl-C saves and ends; a second one kills
 	root := newRootCommand()
 	root.SetArgs(args)
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(root.ErrOrStderr(), "error:", err)
+	if cmd, err := root.ExecuteContextC(ctx); err != nil {
+		printError(root.ErrOrStderr(), cmd, err)
 		return exitCode(err)
 	}
 	return 0
@@ -40,5 +39,10 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(newBackendCommand())
 	root.AddCommand(newDoctorCommand())
 	root.AddCommand(newReplicaCommand())
+	root.AddCommand(newServeCommand())
+	root.AddCommand(newSubmitCommand(), newGetCommand(), newDescribeCommand(), newWatchCommand(), newLogsCommand(), newWaitCommand(), newTopCommand())
+	root.AddCommand(newPauseCommand(), newResumeCommand(), newCancelCommand(), newDeleteCommand(), newScaleCommand(), newReplicasCommand())
+	root.AddCommand(newExportCommand(), newParamsCommand(), newCutCommand(), newBufferCommand())
+	root.AddCommand(newMembersCommand(), newTokenCommand(), newQuotaCommand(), newBackupCommand(), newRestoreCommand(), newContextCommand(), newVersionCommand())
 	return root
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 	"github.com/kelvin-ebm/kelvin/pkg/local"
 )
 
@@ -33,7 +35,14 @@ func TestScripts(t *testing.T) {
 		UpdateScripts:       *update,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor, "reached": reached},
+		Condition: func(cond string) (bool, error) {
+			if cond != "serve" {
+				return false, fmt.Errorf("condition %q, want serve", cond)
+			}
+			_, _, err := newRootCommand().Find([]string{"serve"})
+			return err == nil, nil
+		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("KELVIN_NO_INSTALL", "1")
@@ -45,6 +54,20 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// reached waits until a coordinator has written its --ready-file, and puts the URL of its HTTP interface into an environment
+// variable: `reached ready.json KELVIN_SERVER`.
+func reached(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: reached file variable")
+	}
+	waitFor(ts, false, args[:1])
+	var at struct{ API string }
+	if err := json.Unmarshal([]byte(ts.ReadFile(args[0])), &at); err != nil || at.API == "" {
+		ts.Fatalf("%s: %v, want the URL of an API in it", args[0], err)
+	}
+	ts.Setenv(args[1], at.API)
 }
 
 // waitFor waits until a file has something in it, at most a minute: `waitfor run/metrics.jsonl`.
@@ -73,6 +96,12 @@ func TestExitCodes(t *testing.T) {
 		{fmt.Errorf("output folder x: %w", local.ErrRunExists), 4},
 		{fmt.Errorf("%w at step 3", local.ErrInterrupted), 130},
 		{fmt.Errorf("sampling: %w", context.Canceled), 130},
+		{fmt.Errorf("get: %w", &api.Error{Code: api.Conflict}), 4},
+		{fmt.Errorf("get: %w", &api.Error{Code: api.Forbidden}), 5},
+		{fmt.Errorf("get: %w", &api.Error{Code: api.NoLeader}), 6},
+		{fmt.Errorf("get: %w", &api.Error{Code: api.Timeout, Cause: context.Canceled}), 130},
+		{fmt.Errorf("wait: %w", context.DeadlineExceeded), 7},
+		{fmt.Errorf("verify: %w", partialError{errors.New("2 of 3")}), 8},
 	} {
 		if got := exitCode(tc.err); got != tc.want {
 			t.Errorf("%v: exit code %d, want %d", tc.err, got, tc.want)

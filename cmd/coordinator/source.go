@@ -1,0 +1,248 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
+	"github.com/kelvin-ebm/kelvin/pkg/experiment"
+	"github.com/kelvin-ebm/kelvin/pkg/local"
+)
+
+// last is the step of the newest cut.
+const last = -1
+
+// sourceFlags say where a command finds cuts: in a run's folder, or with the coordinators.
+type sourceFlags struct {
+	run     string
+	cut     string
+	cluster clusterFlags
+}
+
+// add adds the flags; use says what --cut picks, "" leaves it out.
+func (f *sourceFlags) add(cmd *cobra.Command, use string) {
+	cmd.Flags().StringVar(&f.run, "run", "", "the `folder` of a run, in place of an experiment's name")
+	f.cut = "last"
+	if use != "" {
+		cmd.Flags().StringVar(&f.cut, "cut", "last", "`step` of the cut "+use)
+	}
+	f.cluster.add(cmd)
+	cmd.Args = f.args
+	cmd.ValidArgsFunction = f.cluster.complete
+}
+
+func (f *sourceFlags) args(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) > 1:
+		return usageErrorf("%d names, want one: %s", len(args), cmd.UseLine())
+	case (len(args) == 1) == (f.run != ""):
+		return usageErrorf("want one of an experiment's NAME and --run DIR: %s", cmd.UseLine())
+	case f.run != "" && f.cluster.named():
+		return usageErrorf("--run: a folder of this machine, want no --server and no --context")
+	}
+	return nil
+}
+
+// step is the step that --cut asks for.
+func (f *sourceFlags) step() (int, error) {
+	if f.cut == "last" {
+		return last, nil
+	}
+	var step int
+	if n, err := fmt.Sscanf(f.cut, "%d", &step); n != 1 || err != nil || step < 0 || fmt.Sprint(step) != f.cut {
+		return 0, usageErrorf("--cut: %q, want the step of a cut, or last", f.cut)
+	}
+	return step, nil
+}
+
+// source is where cuts come from.
+type source interface {
+	name() string
+	config(ctx context.Context) (*experiment.Config, error)
+	// list is what is known without reading the cuts, oldest first.
+	list(ctx context.Context) ([]api.Cut, error)
+	// load reads a cut and verifies the hash of every part.
+	load(ctx context.Context, step int) (*checkpoint.Cut, error)
+	// replace puts a cut in place of that of its step, and of all later ones.
+	replace(ctx context.Context, cut *checkpoint.Cut) error
+	// goOn says how the training goes on from a replaced cut.
+	goOn() string
+}
+
+// open is the source of a command; close frees it.
+func (f *sourceFlags) open(args []string) (_ source, close func(), _ error) {
+	if f.run != "" {
+		store, err := local.RunCuts(f.run)
+		return runSource{f.run, store}, func() {}, err
+	}
+	c, err := f.cluster.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	return clusterSource{c, args[0]}, c.Close, nil
+}
+
+// runSource is the folder of a run.
+type runSource struct {
+	dir   string
+	store checkpoint.Store
+}
+
+func (s runSource) name() string { return s.dir }
+func (s runSource) goOn() string { return "`coordinator train` with --resume goes on from it" }
+
+func (s runSource) config(context.Context) (*experiment.Config, error) {
+	return local.LoadExperiment(s.dir)
+}
+
+func (s runSource) list(context.Context) ([]api.Cut, error) {
+	steps, err := s.store.Steps()
+	if err != nil {
+		return nil, err
+	}
+	cuts := []api.Cut{}
+	for _, step := range steps {
+		// What is wrong with a manifest is for `cut verify` to say.
+		cut, _ := readManifest(filepath.Join(s.store.Dir, fmt.Sprintf("%08d", step), checkpoint.Manifest))
+		cut.Meta, cut.Step = api.Kind("Cut"), uint64(step)
+		cuts = append(cuts, cut)
+	}
+	return cuts, nil
+}
+
+// readManifest reads what a manifest says, unverified.
+func readManifest(path string) (api.Cut, error) {
+	var cut api.Cut
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return cut, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return cut, err
+	}
+	var m struct {
+		Files []struct {
+			Name, SHA256 string
+			Bytes        uint64
+		}
+	}
+	if err := json.Unmarshal(text, &m); err != nil {
+		return cut, err
+	}
+	cut.At = info.ModTime()
+	sum := sha256.Sum256(text)
+	cut.Manifest = hex.EncodeToString(sum[:])
+	for _, f := range m.Files {
+		cut.Parts = append(cut.Parts, api.Part{Name: f.Name, Digest: f.SHA256, Bytes: f.Bytes})
+		cut.Bytes += f.Bytes
+	}
+	return cut, nil
+}
+
+func (s runSource) load(_ context.Context, step int) (*checkpoint.Cut, error) {
+	if step == last {
+		return s.store.Latest()
+	}
+	cut, err := s.store.Load(step)
+	if errors.Is(err, os.ErrNotExist) {
+		err = &api.Error{Code: api.NotFound, Message: fmt.Sprintf("run %s: no cut of step %d", s.dir, step), Next: "see `coordinator cut ls --run " + s.dir + "`"}
+	}
+	return cut, err
+}
+
+func (s runSource) replace(_ context.Context, cut *checkpoint.Cut) error {
+	return local.ReplaceCut(s.dir, cut)
+}
+
+// clusterSource is an experiment of the coordinators.
+type clusterSource struct {
+	client     *api.Client
+	experiment string
+}
+
+func (s clusterSource) name() string { return s.experiment }
+func (s clusterSource) goOn() string {
+	return "`coordinator resume " + s.experiment + "` goes on from it"
+}
+
+func (s clusterSource) config(ctx context.Context) (*experiment.Config, error) {
+	exp, err := s.client.Experiment(ctx, s.experiment)
+	if err != nil {
+		return nil, err
+	}
+	return experiment.Parse(filepath.Join(exp.Dir, s.experiment+".yaml"), []byte(exp.YAML), nil)
+}
+
+func (s clusterSource) list(ctx context.Context) ([]api.Cut, error) {
+	list, err := s.client.Cuts(ctx, s.experiment)
+	return list.Items, err
+}
+
+func (s clusterSource) load(ctx context.Context, step int) (*checkpoint.Cut, error) {
+	var cut api.Cut
+	var err error
+	if step == last {
+		cut, err = s.client.LastCut(ctx, s.experiment)
+	} else {
+		cut, err = s.client.Cut(ctx, s.experiment, uint64(step))
+	}
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := s.blob(ctx, cut.Manifest)
+	if err != nil {
+		return nil, fmt.Errorf("cut of step %d: %s: %w", cut.Step, checkpoint.Manifest, err)
+	}
+	return checkpoint.FromBlobs(manifest, func(_ string, sum [sha256.Size]byte) ([]byte, error) {
+		return s.blob(ctx, hex.EncodeToString(sum[:]))
+	})
+}
+
+// blob is a blob of the coordinators, its bytes checked.
+func (s clusterSource) blob(ctx context.Context, digest string) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := s.client.Blob(ctx, digest, &b)
+	return b.Bytes(), err
+}
+
+func (s clusterSource) replace(ctx context.Context, cut *checkpoint.Cut) error {
+	conserved, err := local.CheckCut(cut)
+	if err != nil {
+		return err
+	}
+	blobs, _, err := cut.Blobs()
+	if err != nil {
+		return err
+	}
+	put := api.ReplaceCut{Conservation: conservation(conserved)}
+	for _, b := range blobs {
+		digest := hex.EncodeToString(b.SHA256[:])
+		if err := s.client.PutBlob(ctx, digest, int64(len(b.Data)), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Data)), nil }); err != nil {
+			return err
+		}
+		if b.Name == checkpoint.Manifest {
+			put.Manifest = digest
+		} else {
+			put.Parts = append(put.Parts, api.Part{Name: b.Name, Digest: digest, Bytes: uint64(len(b.Data))})
+		}
+	}
+	_, err = s.client.ReplaceCut(ctx, s.experiment, uint64(cut.Step), put)
+	return err
+}
+
+func conservation(c ledger.Conservation) api.Conservation {
+	return api.Conservation{Ladders: c.Ladders, Rungs: c.Rungs, Labels: c.Labels, Created: c.Created, Retired: c.Retired, Live: c.Live}
+}

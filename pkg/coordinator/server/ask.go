@@ -1,0 +1,139 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/consensus"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
+)
+
+// longPoll is how long a replica waits for work in one request.
+const longPoll = 20 * time.Second
+
+func (c *call) ask() (any, error) {
+	var in api.Ask
+	if err := decode(c.w, c.r, &in); err != nil {
+		return nil, err
+	}
+	if err := named("id", in.ID); err != nil {
+		return nil, err
+	}
+	if in.Experiment != "" {
+		if err := c.mayTouch(in.Experiment); err != nil {
+			return nil, err
+		}
+	} else if c.token.Experiments != "" {
+		return nil, &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("token %s is for the experiments %s", c.token.Name, c.token.Experiments), Next: "say which one the replica is for"}
+	}
+	if err := c.admit(in); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(c.r.Context(), longPoll)
+	defer cancel()
+	defer context.AfterFunc(c.ended, cancel)()
+	if !c.busKnown(ctx) {
+		c.w.WriteHeader(http.StatusNoContent)
+		return handled{}, nil
+	}
+	out, ok, err := c.work.Ask(ctx, in)
+	if err != nil && c.r.Context().Err() == nil && ctx.Err() == nil {
+		return nil, err
+	}
+	if !ok || err != nil {
+		c.w.WriteHeader(http.StatusNoContent)
+		return handled{}, nil
+	}
+	out.Meta = api.Kind("Assignment")
+	return out, nil
+}
+
+// busKnown waits until the ledger says where the message bus is: just after the first start it does not yet.
+func (c *call) busKnown(ctx context.Context) bool {
+	for {
+		changed, known := c.node.Changed(), false
+		_, _, _ = c.node.View(ctx, consensus.Stale, func(st *ledger.State) {
+			known = slices.ContainsFunc(st.Nodes(), func(n ledger.Node) bool { return n.NATS != "" })
+		})
+		if known {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// admit counts a use of a join token, once for a process, and gives what it is exchanged for.
+func (c *call) admit(in api.Ask) error {
+	var cluster [32]byte
+	var token ledger.Token
+	var found bool
+	err := c.view(func(st *ledger.State) {
+		_, cluster, _ = st.Cluster()
+		token, found = st.Token(c.token.Name)
+	})
+	if err != nil {
+		return err
+	}
+	process := fmt.Sprintf("%s %s %d", c.token.Name, in.ID, in.Incarnation)
+	c.joins.mu.Lock()
+	defer c.joins.mu.Unlock()
+	if found && token.Hash == c.token.Hash && token.Uses > 0 && !c.joins.known[process] {
+		var cmd ledger.Command = ledger.TokenRevoke{Name: token.Name}
+		if token.Uses > 1 {
+			token.Uses--
+			cmd = ledger.TokenPut{Token: token}
+		}
+		if _, err := c.apply(ledger.ID{}, cmd); err != nil {
+			return err
+		}
+		if c.joins.known == nil {
+			c.joins.known = map[string]bool{}
+		}
+		c.joins.known[process] = true
+	}
+	c.w.Header().Set(api.CredentialHeader, newCredential(cluster, in, c.now()))
+	return nil
+}
+
+func (c *call) listPool() (any, error) {
+	if err := c.view(func(*ledger.State) {}); err != nil {
+		return nil, err
+	}
+	pool := c.work.Pool()
+	for i := range pool {
+		pool[i].Meta = api.Kind("PoolReplica")
+	}
+	return list(c, "PoolReplica", pool), nil
+}
+
+// Lead does the leader's work whenever this coordinator leads, until ctx ends.
+func (s *Server) Lead(ctx context.Context) error {
+	for {
+		reign, err := s.node.Leadership(ctx)
+		if err != nil {
+			return err
+		}
+		s.metrics.reigns.Inc()
+		if err = s.ensureToken(reign); err == nil {
+			err = s.work.Lead(reign)
+		}
+		if err != nil && reign.Err() == nil {
+			s.log.Error("leader's work", "error", err)
+		}
+		select { // if it came to its end early, not for ever
+		case <-reign.Done():
+		case <-time.After(time.Second):
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package server
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/consensus"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
+)
+
+// errUnknownToken is what a client gets whose token is not known, here.
+var errUnknownToken = &api.Error{Code: api.Unauthorized, Message: "the token is not known, or expired", Next: "ask for a new one"}
+
+// authenticate finds out whose request it is, and takes it out of his allowance. wait says that nobody else will be asked.
+func (c *call) authenticate(wait bool) error {
+	secret := c.bearer()
+	token, known := c.lookUp(secret)
+	if !known && secret != "" && wait && !c.node.Leads() {
+		token, known = c.awaitToken(secret)
+	}
+	if !known {
+		host, _, _ := net.SplitHostPort(c.r.RemoteAddr)
+		if err := c.take("address " + host); err != nil {
+			return err
+		}
+		if secret == "" {
+			return &api.Error{Code: api.Unauthorized, Message: "no token", Next: "send one as Authorization: Bearer"}
+		}
+		return errUnknownToken
+	}
+	c.token = token
+	if who, ok := c.r.Context().Value(whoKey{}).(*string); ok {
+		*who = token.Name
+	}
+	return c.take("token " + token.Name)
+}
+
+// hearsay is how long a coordinator that does not lead waits for a token that it does not know: it may be a new one.
+const hearsay = 300 * time.Millisecond
+
+// awaitToken looks a token up until the wait is over.
+func (c *call) awaitToken(secret string) (ledger.Token, bool) {
+	late := time.After(hearsay)
+	for {
+		changed := c.node.Changed()
+		if token, known := c.lookUp(secret); known {
+			return token, true
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return ledger.Token{}, false
+		case <-c.r.Context().Done():
+			return ledger.Token{}, false
+		}
+	}
+}
+
+// take is one request of somebody's allowance. What another coordinator passes on was counted there.
+func (c *call) take(who string) error {
+	if c.r.Header.Get(forwardedBy) != "" {
+		return nil
+	}
+	wait, ok := c.rates.take(who)
+	if ok {
+		return nil
+	}
+	c.w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+	return &api.Error{Code: api.Unavailable, Status: http.StatusTooManyRequests,
+		Message: fmt.Sprintf("more than %d requests a second from %s", ratePerSec, who), Next: "try again later"}
+}
+
+// lookUp finds the token of a secret. It takes equally long whatever the secret has in common with a right one.
+func (c *call) lookUp(secret string) (found ledger.Token, ok bool) {
+	if secret == "" {
+		return found, false
+	}
+	var tokens []ledger.Token
+	var cluster [32]byte
+	_, _, _ = c.node.View(c.r.Context(), consensus.Stale, func(st *ledger.State) {
+		tokens = st.Tokens()
+		_, cluster, _ = st.Cluster()
+	})
+	if t, ok := credential(cluster, secret, c.now()); ok {
+		return t, true
+	}
+	hash := sha256.Sum256([]byte(secret))
+	for _, t := range tokens {
+		if subtle.ConstantTimeCompare(t.Hash[:], hash[:]) == 1 && (t.Expires.IsZero() || c.now().Before(t.Expires)) {
+			found, ok = t, true
+		}
+	}
+	return found, ok
+}
+
+// authorize checks that the token allows what the route does.
+func (c *call) authorize() error {
+	need, has := c.route.scope, c.token.Scope
+	allowed := has >= need && has != ledger.Join
+	if need == ledger.Join {
+		allowed = has == ledger.Join || has == ledger.Admin
+	}
+	if !allowed {
+		return &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("token %s has the scope %s, want %s", c.token.Name, has, need)}
+	}
+	if strings.Contains(c.route.path, "{name}") {
+		return c.mayTouch(c.r.PathValue("name"))
+	}
+	if need == ledger.Admin && c.token.Experiments != "" {
+		return &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("token %s is for the experiments %s alone", c.token.Name, c.token.Experiments)}
+	}
+	return nil
+}
+
+// may says whether the token is for an experiment of that name.
+func (c *call) may(name string) bool {
+	prefix, open := strings.CutSuffix(c.token.Experiments, "*")
+	return c.token.Experiments == "" || name == prefix || open && strings.HasPrefix(name, prefix)
+}
+
+func (c *call) mayTouch(name string) error {
+	if c.may(name) {
+		return nil
+	}
+	return &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("token %s is for the experiments %s, not %q", c.token.Name, c.token.Experiments, name)}
+}
+
+// A credential is what a replica gets in exchange for a join token of limited use. It is good for the same process alone and
+// names itself, so that nothing needs to be remembered of it:
+//
+//	kr.<id>.<incarnation>.<expires, Unix seconds>.<HMAC-SHA256>
+const (
+	credentialMark = "kr."
+	credentialLife = 24 * time.Hour // renewed at every answer
+	credentialName = "api.Credential"
+)
+
+func newCredential(cluster [32]byte, ask api.Ask, now time.Time) string {
+	text := fmt.Sprintf("%s%s.%d.%d", credentialMark, hex.EncodeToString([]byte(ask.ID)), ask.Incarnation, now.Add(credentialLife).Unix())
+	return text + "." + sign(cluster, text)
+}
+
+func sign(cluster [32]byte, text string) string {
+	mac := hmac.New(sha256.New, cluster[:])
+	mac.Write([]byte("kelvin replica\x00" + text))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// credential is the token that a credential stands for.
+func credential(cluster [32]byte, secret string, now time.Time) (ledger.Token, bool) {
+	cut := strings.LastIndexByte(secret, '.')
+	if !strings.HasPrefix(secret, credentialMark) || cut < 0 || cluster == [32]byte{} {
+		return ledger.Token{}, false
+	}
+	text := secret[:cut]
+	fields := strings.Split(text, ".")
+	if !hmac.Equal([]byte(sign(cluster, text)), []byte(secret[cut+1:])) || len(fields) != 4 {
+		return ledger.Token{}, false
+	}
+	expires, err := strconv.ParseInt(fields[3], 10, 64)
+	if err != nil || now.Unix() >= expires {
+		return ledger.Token{}, false
+	}
+	return ledger.Token{Name: strings.Join(fields[:3], "."), Scope: ledger.Join}, true
+}
+
+// joins counts the uses of join tokens, on the leader. It is safe for concurrent use.
+type joins struct {
+	mu    sync.Mutex
+	known map[string]bool // token and process, of those that were counted
+}

@@ -1,0 +1,13 @@
+// Package server is the HTTP interface of a coordinator, and what puts a coordinator together.
+//
+//	err := server.Serve(ctx, server.Config{
+//		Consensus: consensus.Config{Name: "a", DataDir: dir, Peer: consensus.Peer{Listen: "127.0.0.1:7000"}},
+//		Listen:    "127.0.0.1:8443",
+//		Check:     check, // what an experiment file comes to
+//		Work:      work,  // what the leader does: scheduler, drivers, pool
+//	})
+//
+// A [Server] answers what package api describes: any coordinator takes a request, and passes on to the leader what that has to
+// answer. Whoever may do what is up to the tokens in the ledger. The operations are one table, which the OpenAPI document at
+// /openapi.json is made from.
+package server

@@ -1,0 +1,165 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/runlog"
+	"github.com/kelvin-ebm/kelvin/pkg/tempering"
+)
+
+// view is what a driver knows of the chains: as they were when the replicas last answered.
+type view struct {
+	step     uint64
+	stats    tempering.Stats
+	tripRate float64
+	betas    []float64
+	sizes    []float64
+	accept   []float64 // explorer acceptance of the last step
+}
+
+// note takes over what the replicas said last. report is that of the step that began at start; nil where none was made.
+func (d *driver) note(fleet *coordinator.Fleet, report *engine.Report, start time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.facts.Step, d.facts.Redone = uint64(fleet.Step()), uint64(fleet.Redone())
+	if report != nil {
+		d.facts.Steps.Count++
+		d.facts.Steps.Time += time.Since(start)
+		d.view.accept = report.Accept
+	}
+	rounds, took := fleet.Rounds()
+	d.facts.Rounds = Timing{uint64(rounds), took}
+	d.facts.LeasesLost = uint64(fleet.Lost())
+	if !d.led.Chains {
+		return
+	}
+	v := &d.view
+	before := v.stats
+	v.step, v.stats, v.tripRate, v.betas, v.sizes = uint64(fleet.Step()), fleet.Stats(), fleet.TripRate(), fleet.Adapted().Betas, fleet.StepSizes()
+	if len(d.facts.Pairs) != len(v.stats.Pairs) {
+		d.facts.Pairs = make([]Pair, len(v.stats.Pairs))
+	}
+	// The statistics begin anew at every record, the counters only grow.
+	for i, p := range v.stats.Pairs {
+		var was tempering.PairStats
+		if i < len(before.Pairs) && before.Pairs[i].Attempts <= p.Attempts {
+			was = before.Pairs[i]
+		}
+		d.facts.Pairs[i].Attempted += p.Attempts - was.Attempts
+		d.facts.Pairs[i].Accepted += p.Accepted - min(was.Accepted, p.Accepted)
+	}
+	d.facts.RoundTrips = v.stats.Trips
+}
+
+// Facts are what the driver knows since it began.
+func (d *driver) Facts() Facts {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := d.facts
+	out.Pairs = append([]Pair{}, out.Pairs...)
+	return out
+}
+
+// chains are what it knows of them; false before the first answer, and without a ladder.
+func (d *driver) chains() (view, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.view, len(d.view.betas) > 0
+}
+
+// reach is the Fleet of the driver; nil before it stands.
+func (d *driver) reach() *coordinator.Fleet {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fleet
+}
+
+// record keeps the metrics of an experiment: in a file, from which a later leadership of this node goes on, and in memory.
+type record struct {
+	mu    sync.Mutex
+	file  *runlog.Writer
+	steps []int
+	lines [][]byte
+	more  chan struct{} // closed at the next line
+}
+
+// mostLines is how many records are kept in memory.
+const mostLines = 1 << 14
+
+// open begins behind a step; records of later ones, which are made again, are cut off.
+func (r *record) open(dir string, exp ledger.ID, step int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	dir = filepath.Join(dir, exp.String())
+	err := os.MkdirAll(dir, 0o755)
+	if err == nil {
+		r.file, err = runlog.Resume(dir, step) // where there is none, it begins
+	}
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	old, err := runlog.ReadMetrics(dir)
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	for _, rec := range old {
+		r.add(rec)
+	}
+	return nil
+}
+
+func (r *record) add(rec runlog.Record) {
+	if len(r.lines) == mostLines {
+		r.steps, r.lines = r.steps[mostLines/2:], r.lines[mostLines/2:]
+	}
+	r.steps, r.lines = append(r.steps, rec.Step), append(r.lines, rec.Line())
+}
+
+func (r *record) write(rec runlog.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.file.Write(rec); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	r.add(rec)
+	if r.more != nil {
+		close(r.more)
+		r.more = nil
+	}
+	return nil
+}
+
+// since are the lines behind a step, and a channel that is closed once there are more.
+func (r *record) since(from int64) (lines [][]byte, more <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, step := range r.steps {
+		if int64(step) > from {
+			lines = append(lines, r.lines[i])
+		}
+	}
+	if r.more == nil {
+		r.more = make(chan struct{})
+	}
+	return lines, r.more
+}
+
+func (r *record) close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.more != nil {
+		close(r.more)
+		r.more = nil
+	}
+	if r.file == nil {
+		return nil
+	}
+	return r.file.Close()
+}

@@ -1,0 +1,136 @@
+//go:build linux
+
+package chaos
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// size is how much happens: little wherever tests run, all of it with KELVIN_CHAOS=long.
+type size struct {
+	coordinators, replicas int
+	deck                   Deck
+	faults                 int
+	longest                time.Duration // of a fault
+	steps                  int           // of an experiment
+}
+
+var (
+	short = size{3, 4, Commonest, 8, 7 * time.Second, 3000}
+	long  = size{3, 8, Everything, 60, 30 * time.Second, 20000}
+)
+
+// The experiments: chains whose states move between replicas, and groups whose parameters are averaged with momentum and sent
+// with errors that are made good later, which makes for all the state that there is.
+const ladder = `
+name: ladder
+seed: 11
+data: {dataset: two_moons, samples: 300, noise: 0.1, test_samples: 0}
+model: {kind: mlp, hidden: [8]}
+loss: {kind: parallel_tempering_cd}
+sampler: {kind: mala, steps: 2, step_size: 0.01}
+tempering: {rungs: 4, chains: 8, split: 2, placement: rung}
+optimizer: {kind: adam, lr: 0.01}
+train: {steps: STEPS, batch: 16, cut_every: 1, log_every: 100}
+evaluate: {samples: 64, scans: 4, measure: 0, projections: 8}
+backend: {kind: go, threads: 1}
+`
+
+const groups = `
+name: groups
+seed: 12
+data: {dataset: two_moons, samples: 300, noise: 0.1, test_samples: 0}
+model: {kind: mlp, hidden: [8]}
+loss: {kind: parallel_tempering_cd}
+sampler: {kind: mala, steps: 2, step_size: 0.01}
+tempering: {rungs: 3, chains: 4, placement: rung}
+optimizer: {kind: adam, lr: 0.01}
+averaging: {groups: 2, every: 10, outer: nesterov, format: int8}
+train: {steps: STEPS, batch: 16, cut_every: 1, log_every: 100}
+evaluate: {samples: 64, scans: 4, measure: 0, projections: 8}
+backend: {kind: go, threads: 1}
+`
+
+// A training that is killed, frozen and cut off, in every part and again and again, comes to the numbers of one that is left
+// alone; whatever was acknowledged stays. KELVIN_CHAOS_SEED repeats a sequence of faults.
+func TestNoRunDiffersForItsFaults(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts seven processes and kills them for a minute")
+	}
+	size := short
+	if os.Getenv("KELVIN_CHAOS") == "long" {
+		size = long
+	}
+	seed := uint64(time.Now().UnixNano() % 1_000_000)
+	if text := os.Getenv("KELVIN_CHAOS_SEED"); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("KELVIN_CHAOS_SEED: %v", err)
+		}
+	}
+	t.Logf("KELVIN_CHAOS_SEED=%d", seed)
+	dir := t.TempDir()
+	if p := os.Getenv("TMP_PROGRAMS"); p != "" {
+		dir = p
+	} else if err := Build(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	var experiments []Experiment
+	for _, text := range []string{ladder, groups} {
+		experiments = append(experiments, undisturbed(t, dir, strings.Replace(text, "STEPS", strconv.Itoa(size.steps), 1)))
+	}
+	data := t.TempDir()
+	if p := os.Getenv("TMP_DATA"); p != "" {
+		data = p
+	}
+	cluster, err := Start(t.Context(), ClusterConfig{Dir: data, Programs: dir, Coordinators: size.coordinators, Replicas: size.replicas})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	report, err := cluster.Run(t.Context(), experiments, Plan(seed, size.deck, size.faults, size.longest), t.Logf)
+	t.Logf("\n%s", report)
+	if err != nil {
+		t.Errorf("KELVIN_CHAOS_SEED=%d: %v\n%s", seed, err, cluster.Logs(30))
+	}
+	for _, o := range report.Outcomes {
+		if o.Interval > 0 && o.Redone > 2*o.Interval {
+			t.Errorf("%s: %d steps redone, and no two cuts were more than %d apart", o.Fault, o.Redone, o.Interval)
+		}
+	}
+}
+
+// undisturbed trains an experiment in one process.
+func undisturbed(t *testing.T, programs, text string) Experiment {
+	t.Helper()
+	dir := t.TempDir()
+	file, out := filepath.Join(dir, "x.yaml"), filepath.Join(dir, "run")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(programs, "coordinator"), "train", file, "--out", out, "--set", "train.cut_every=0")
+	start := time.Now()
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	raw, err := os.ReadFile(filepath.Join(out, "run.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info struct {
+		Name, Digest string
+		Steps        int
+	}
+	if err := json.Unmarshal(raw, &info); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %d steps in one process in %v, digest %.12s", info.Name, info.Steps, time.Since(start).Round(time.Millisecond), info.Digest)
+	return Experiment{Name: info.Name, YAML: []byte(text), Digest: info.Digest}
+}
