@@ -48,6 +48,12 @@ func newFakeCluster(t *testing.T, answers map[string]any) *fakeCluster {
 	return f
 }
 
+func (f *fakeCluster) set(key string, answer any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers[key] = answer
+}
+
 func (f *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -56,6 +62,11 @@ func (f *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	key := r.Method + " " + r.URL.Path
 	f.mu.Lock()
+	if f.answers[key] == forever {
+		f.mu.Unlock()
+		<-r.Context().Done()
+		return
+	}
 	defer f.mu.Unlock()
 	if digest, ok := strings.CutPrefix(r.URL.Path, "/v1/blobs/"); ok {
 		f.blob(w, r, digest, body)
@@ -69,10 +80,6 @@ func (f *fakeCluster) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		line += "?" + r.URL.RawQuery
 	}
 	f.asked = append(f.asked, strings.TrimSpace(line+" "+string(body)))
-	if f.answers[key] == forever {
-		<-r.Context().Done()
-		return
-	}
 	answer, ok := f.answers[key]
 	if !ok {
 		answer = &api.Error{Code: api.NotFound, Message: "experiment " + r.PathValue("name") + ": there is none", Next: "see `coordinator get experiments`"}
@@ -253,7 +260,7 @@ func TestClusterCommands(t *testing.T) {
 		{"get experiments -o xml", []string{`-o: "xml", want table, wide, json, yaml or jsonpath=PATH`}, "", 2},
 		{"get experiments -o jsonpath={.items[*].nmae}", []string{`no "nmae" in it`}, "", 1},
 		{"get experiments nothing", []string{"there is none", "see `coordinator get experiments`"}, "", 3},
-		{"describe experiment moons", []string{"40 of 100", "a replica for each of its 4 shards", "r1", "replica r2", "4.0 KiB"}, "", 0},
+		{"describe experiment moons", []string{"40 of 100", "2, at most as many as it has shards, 4, at least 0", "r1", "replica r2", "4.0 KiB"}, "", 0},
 		{"describe experiment moons -o jsonpath={.experiment.phase}/{.replicas[0].name}", []string{"running/r1\n"}, "", 0},
 		{"watch", []string{"moons: cut: step 60", "moons: completed, step 100 of 100"}, "GET /v1/watch?since=0", 0},
 		{"watch moons -o json --since 3", []string{`{"index":10,"kind":"Event"`}, "GET /v1/watch?experiment=moons&since=3", 0},
@@ -268,7 +275,7 @@ func TestClusterCommands(t *testing.T) {
 		{"cancel moons --timeout -1s --wait", []string{"--timeout: -1s"}, "", 2},
 		{"cancel moons", nil, `{"desired":"cancel"}`, 0},
 		{"delete moons --wait", []string{"moons is deleted"}, "DELETE /v1/experiments/moons", 0},
-		{"scale moons --replicas 0", []string{"moons may have a replica for each of its 4 shards, and has 2"}, `{"replicas":0}`, 0},
+		{"scale moons --replicas 0", []string{"moons may have replicas: as many as it has shards, 4; it has 2"}, `{"replicas":0}`, 0},
 		{"scale moons", []string{"--replicas: missing"}, "", 2},
 		{"replicas drain moons r1", []string{"replica r1 of moons leaves at the next cut"}, "POST /v1/experiments/moons/replicas/r1/drain", 0},
 		{"replicas takeover moons r1", nil, "POST /v1/experiments/moons/replicas/r1/takeover", 0},
@@ -280,7 +287,7 @@ func TestClusterCommands(t *testing.T) {
 		{"members remove c", []string{"there is none"}, "", 3},
 		{"token create new --ttl 2h", []string{"s3cret\n"}, `{"name":"new","scope":"read","owner":"new","ttl_seconds":7200}`, 0},
 		{"token create new --scope join --uses 4 --out " + secret, []string{"token new, scope read\n"}, `{"name":"new","scope":"join","uses":4}`, 0},
-		{"token create new --out " + secret, []string{"file exists"}, "", 1},
+		{"token create new --out " + secret, []string{"file exists"}, "", 4},
 		{"token create new --scope root", []string{`--scope: "root", want read, operate, admin or join`}, "", 2},
 		{"token create new --uses 3", []string{"--uses: are counted of the scope join alone"}, "", 2},
 		{"token ls", []string{"ada"}, "GET /v1/tokens?consistency=leader", 0},
@@ -323,7 +330,7 @@ func TestClusterCommands(t *testing.T) {
 			if tc.asked != "" && (len(f.asked) == 0 || !strings.Contains(f.asked[len(f.asked)-1], tc.asked)) {
 				t.Errorf("asked for %q, want %q last", f.asked, tc.asked)
 			}
-			if slices.ContainsFunc(f.asked, func(line string) bool { return strings.Contains(line, "Bearer") }) {
+			if slices.ContainsFunc(f.asked, func(line string) bool { return strings.Contains(line, "secret") }) {
 				t.Error("the token is in a URL or a body")
 			}
 		})
@@ -347,8 +354,9 @@ func TestClusterErrors(t *testing.T) {
 	}{
 		{api.NotFound, 3}, {api.Conflict, 4}, {api.Unauthorized, 5}, {api.Forbidden, 5}, {api.NoLeader, 6}, {api.Timeout, 7}, {api.OverQuota, 1}, {api.Invalid, 1}, {api.Internal, 1},
 	} {
-		f.answers["PATCH /v1/experiments/moons"] = &api.Error{Code: tc.code, Message: "moons: no", Next: "do it differently"}
-		f.answers["GET /v1/experiments/moons"] = f.answers["PATCH /v1/experiments/moons"]
+		refused := &api.Error{Code: tc.code, Message: "moons: no", Next: "do it differently"}
+		f.set("PATCH /v1/experiments/moons", refused)
+		f.set("GET /v1/experiments/moons", refused)
 		stdout, stderr, code := execute(t.Context(), "pause", "moons", "--patience", "0s")
 		if code != tc.want || stdout != "" || stderr != "error: moons: no: do it differently\n" {
 			t.Errorf("%s: exit code %d, want %d, with %q%q", tc.code, code, tc.want, stdout, stderr)
@@ -364,14 +372,14 @@ func TestClusterErrors(t *testing.T) {
 		}
 	}
 
-	f.answers["GET /v1/experiments/moons"] = moons(api.Running)
-	f.answers["GET /v1/watch"] = forever
+	f.set("GET /v1/experiments/moons", moons(api.Running))
+	f.set("GET /v1/watch", forever)
 	if _, stderr, code := execute(t.Context(), "wait", "moons", "--timeout", "20ms"); code != 7 || !strings.Contains(stderr, "moons is not completed after 20ms") {
 		t.Errorf("exit code %d with %q", code, stderr)
 	}
 	failed := moons(api.Failed)
 	failed.Message = "the loss is NaN"
-	f.answers["GET /v1/experiments/moons"] = failed
+	f.set("GET /v1/experiments/moons", failed)
 	if _, stderr, code := execute(t.Context(), "wait", "moons"); code != 1 || !strings.Contains(stderr, "moons is failed, and will not be completed: the loss is NaN; see `coordinator describe experiment moons`") {
 		t.Errorf("exit code %d with %q", code, stderr)
 	}
@@ -397,9 +405,9 @@ func TestClusterCuts(t *testing.T) {
 	f := newFakeCluster(t, clusterAnswers())
 	exp := moons(api.Paused)
 	exp.YAML = smallYAML
-	f.answers["GET /v1/experiments/moons"] = exp
+	f.set("GET /v1/experiments/moons", exp)
 	f.hold(t, "moons", chainless(20))
-	f.answers["POST /v1/experiments/moons/cuts/20"] = api.Cut{Meta: api.Kind("Cut"), Step: 20}
+	f.set("POST /v1/experiments/moons/cuts/20", api.Cut{Meta: api.Kind("Cut"), Step: 20})
 	dir := t.TempDir()
 	ok := func(want string, args ...string) {
 		t.Helper()

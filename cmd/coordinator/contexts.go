@@ -213,6 +213,15 @@ func (f *clusterFlags) with(cmd *cobra.Command, do func(ctx context.Context, c *
 	return do(cmd.Context(), c)
 }
 
+// withUntilInterrupt is with for commands that go on until Ctrl-C, which is no failure of theirs.
+func (f *clusterFlags) withUntilInterrupt(cmd *cobra.Command, do func(ctx context.Context, c *api.Client) error) error {
+	err := f.with(cmd, do)
+	if cmd.Context().Err() != nil {
+		return nil
+	}
+	return err
+}
+
 func newContextCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "ctx",

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 	"github.com/kelvin-ebm/kelvin/pkg/local"
@@ -45,7 +46,7 @@ func exitCode(err error) int {
 		return exitInterrupt
 	case errors.Is(err, local.ErrNoRun):
 		return exitNotFound
-	case errors.Is(err, local.ErrRunExists):
+	case errors.Is(err, local.ErrRunExists), errors.Is(err, fs.ErrExist):
 		return exitConflict
 	case errors.As(err, &partial):
 		return exitPartial

@@ -336,15 +336,16 @@ at a fresh cut: nothing is redone, and the numbers of the training stay the same
 			if err != nil {
 				return err
 			}
-			return printf(cmd.OutOrStdout(), "%s may have %s, and has %d; priority %d\n", exp.Name, wantedReplicas(exp), exp.LiveReplicas, exp.Priority)
+			return printf(cmd.OutOrStdout(), "%s may have replicas: %s; it has %d; priority %d\n", exp.Name, wantedReplicas(exp), exp.LiveReplicas, exp.Priority)
 		})
 	}
 	return cmd
 }
 
+// wantedReplicas is how many replicas an experiment may have, for people.
 func wantedReplicas(e api.Experiment) string {
 	if e.Replicas == 0 {
-		return fmt.Sprintf("a replica for each of its %d shards", e.Shards)
+		return fmt.Sprintf("as many as it has shards, %d", e.Shards)
 	}
-	return fmt.Sprintf("%d %s", e.Replicas, plural(int(e.Replicas), "replica"))
+	return fmt.Sprint(e.Replicas)
 }

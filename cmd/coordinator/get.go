@@ -158,7 +158,11 @@ func (n noun) command() *cobra.Command {
 		if len(args) > 0 {
 			name = args[0]
 		}
-		return cluster.with(cmd, func(ctx context.Context, c *api.Client) error {
+		with := cluster.with
+		if watch {
+			with = cluster.withUntilInterrupt
+		}
+		return with(cmd, func(ctx context.Context, c *api.Client) error {
 			show := func() (string, error) {
 				got, err := n.fetch(ctx, c.Reading(consistency), name)
 				if err != nil {
@@ -168,13 +172,13 @@ func (n noun) command() *cobra.Command {
 				err = out.print(&b, got.object, got.sheets...)
 				return b.String(), err
 			}
-			var since uint64 // before what is shown first
+			var index uint64 // before what is shown first
 			if watch {
 				list, err := c.Experiments(ctx)
 				if err != nil {
 					return err
 				}
-				since = list.Index
+				index = list.Index
 			}
 			text, err := show()
 			if err != nil {
@@ -183,7 +187,7 @@ func (n noun) command() *cobra.Command {
 			if err := printf(cmd.OutOrStdout(), "%s", text); err != nil || !watch {
 				return err
 			}
-			for change, err := range c.Watch(ctx, since) {
+			for change, err := range c.Watch(ctx, index) {
 				if err != nil {
 					return err
 				}
@@ -301,14 +305,14 @@ func aboutSheet(e api.Experiment) func() *sheet {
 			fact("generation", "%d, from %s", e.Generation, from)
 		}
 		if e.LastCut != nil {
-			fact("last cut", "step %d, %s ago", e.LastCut.Step, ago(e.LastCut.At))
+			fact("last cut", "step %d, %s", e.LastCut.Step, since(e.LastCut.At))
 		}
 		fact("blobs", "%s", size(float64(e.Bytes)))
 		fact("priority", "%d", e.Priority)
 		fact("owner", "%s", dash(e.Owner))
 		fact("uid", "%s", e.UID)
-		fact("created", "%s ago", ago(e.Created))
-		fact("changed", "%s ago", ago(e.Changed))
+		fact("created", "%s", since(e.Created))
+		fact("changed", "%s", since(e.Changed))
 		fact("data start at", "%s", dash(e.Dir))
 		return s
 	}

@@ -39,7 +39,7 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(newBackendCommand())
 	root.AddCommand(newDoctorCommand())
 	root.AddCommand(newReplicaCommand())
-	root.AddCommand(newServeCommand())
+	root.AddCommand(newServeCommand(), newCertsCommand())
 	root.AddCommand(newSubmitCommand(), newGetCommand(), newDescribeCommand(), newWatchCommand(), newLogsCommand(), newWaitCommand(), newTopCommand())
 	root.AddCommand(newPauseCommand(), newResumeCommand(), newCancelCommand(), newDeleteCommand(), newScaleCommand(), newReplicasCommand())
 	root.AddCommand(newExportCommand(), newParamsCommand(), newCutCommand(), newBufferCommand())

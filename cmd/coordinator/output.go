@@ -144,6 +144,14 @@ func codeOf(err error) api.Code {
 	return api.Internal
 }
 
+// since is ago in a sentence.
+func since(t time.Time) string {
+	if text := ago(t); text != "now" {
+		return text + " ago"
+	}
+	return "just now"
+}
+
 // ago is how long something is past, for people.
 func ago(t time.Time) string {
 	if t.IsZero() {

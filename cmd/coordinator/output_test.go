@@ -98,7 +98,7 @@ func TestTopTellsRates(t *testing.T) {
 	}
 	later, done := moons(api.Running), moons(api.Completed)
 	later.Step, done.Name = 60, "finished"
-	f.answers["GET /v1/experiments"] = list("ExperimentList", later, done)
+	f.set("GET /v1/experiments", list("ExperimentList", later, done))
 	second, err := look.look(t.Context(), c, at.Add(2*time.Second))
 	if err != nil {
 		t.Fatal(err)

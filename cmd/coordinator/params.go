@@ -111,7 +111,7 @@ func exportRun(ctx context.Context, c *api.Client, name string, step int, dir st
 	if err != nil {
 		return nil, err
 	}
-	info := runlog.RunInfo{Version: version(), Backend: "unknown", Fingerprint: "unknown", Replicas: int(exp.LiveReplicas), StepsWanted: int(exp.Steps),
+	info := runlog.RunInfo{Version: version(), Backend: "unknown", Fingerprint: "unknown", Replicas: max(1, int(exp.LiveReplicas)), StepsWanted: int(exp.Steps),
 		StepsRedone: int(exp.StepsRedone), Generations: int(exp.Generation), Started: exp.Created}
 	if exp.Phase == api.Completed && uint64(cut.Step) == exp.Steps {
 		info.Finished = exp.Changed

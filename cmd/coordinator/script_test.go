@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"testing"
 	"time"
@@ -15,13 +16,36 @@ import (
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 	"github.com/kelvin-ebm/kelvin/pkg/local"
+	"github.com/kelvin-ebm/kelvin/pkg/replica"
 )
 
 var update = flag.Bool("update", false, "rewrite the expected output in testdata/script")
 
-// TestMain makes this test's binary the coordinator too, for the scripts.
+// TestMain makes this test's binary the coordinator too, for the scripts, and a replica that works for coordinators.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"coordinator": main})
+	testscript.Main(m, map[string]func(){"coordinator": main, "poolreplica": poolReplica})
+}
+
+// poolReplica works for the coordinator at a URL, with the token in a file, under an id: `poolreplica URL FILE ID`.
+func poolReplica() {
+	work := func(url, tokenFile, id string) error {
+		token, err := api.ReadToken(tokenFile)
+		if err != nil {
+			return err
+		}
+		c, err := api.New(api.Config{Endpoints: []string{url}, Token: token})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		defer stop()
+		return replica.Pool(ctx, replica.PoolOptions{Coordinators: c, Options: replica.Options{ID: id, Build: local.Replicated, Version: version()}})
+	}
+	if err := work(os.Args[1], os.Args[2], os.Args[3]); err != nil && !errors.Is(err, replica.ErrPreempted) {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		os.Exit(replica.ExitCode(err))
+	}
 }
 
 // TestScripts runs the command lines of testdata/script, each in a folder of its own. $EXAMPLES is the examples' folder.
@@ -36,13 +60,6 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor, "reached": reached},
-		Condition: func(cond string) (bool, error) {
-			if cond != "serve" {
-				return false, fmt.Errorf("condition %q, want serve", cond)
-			}
-			_, _, err := newRootCommand().Find([]string{"serve"})
-			return err == nil, nil
-		},
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("KELVIN_NO_INSTALL", "1")

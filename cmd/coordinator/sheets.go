@@ -16,7 +16,7 @@ func experimentSheet(list []api.Experiment) func() *sheet {
 		for _, e := range list {
 			cut := "–"
 			if e.LastCut != nil {
-				cut = fmt.Sprintf("%d, %s ago", e.LastCut.Step, ago(e.LastCut.At))
+				cut = fmt.Sprintf("%d, %s", e.LastCut.Step, since(e.LastCut.At))
 			}
 			s.row(e.Name, e.Phase, fmt.Sprintf("%d of %d", e.Step, e.Steps), fmt.Sprintf("%d of %d", e.LiveReplicas, mostReplicas(e)), cut, ago(e.Created),
 				e.Desired, e.Priority, dash(e.Owner), e.Generation, e.StepsRedone, size(float64(e.Bytes)), short(e.Message, 60))

@@ -39,7 +39,7 @@ func newTopCommand() *cobra.Command {
 		if f, ok := cmd.OutOrStdout().(*os.File); ok && term.IsTerminal(int(f.Fd())) {
 			clear = "\x1b[H\x1b[2J"
 		}
-		return cluster.with(cmd, func(ctx context.Context, c *api.Client) error {
+		return cluster.withUntilInterrupt(cmd, func(ctx context.Context, c *api.Client) error {
 			tick := time.NewTicker(interval)
 			defer tick.Stop()
 			var t top

@@ -35,7 +35,7 @@ while a coordinator or the leader is lost. Each object has an index; --since goe
 		if err := check(); err != nil {
 			return err
 		}
-		return cluster.with(cmd, func(ctx context.Context, c *api.Client) error {
+		return cluster.withUntilInterrupt(cmd, func(ctx context.Context, c *api.Client) error {
 			changes := c.Watch(ctx, since)
 			if len(args) > 0 {
 				if _, err := c.Experiment(ctx, args[0]); err != nil { // a name that is not there never changes
@@ -126,7 +126,11 @@ leads; --from leaves out the first ones. With -f new lines follow until the expe
 			return err
 		}
 		l := logPrinter{w: cmd.OutOrStdout(), raw: output == "json"}
-		return cluster.with(cmd, func(ctx context.Context, c *api.Client) error { return l.print(ctx, c, args[0], from, follow) })
+		with := cluster.with
+		if follow {
+			with = cluster.withUntilInterrupt
+		}
+		return with(cmd, func(ctx context.Context, c *api.Client) error { return l.print(ctx, c, args[0], from, follow) })
 	}
 	return cmd
 }
@@ -172,7 +176,6 @@ func (l *logPrinter) print(ctx context.Context, c *api.Client, name string, from
 	if err != nil {
 		return err
 	}
-	since := events.Index
 	for _, e := range events.Items {
 		if err := l.event(e); err != nil {
 			return err
@@ -182,7 +185,7 @@ func (l *logPrinter) print(ctx context.Context, c *api.Client, name string, from
 	var following sync.WaitGroup
 	if follow {
 		following.Go(func() {
-			if err := l.follow(ctx, c, name, since); err != nil {
+			if err := l.follow(ctx, c, name, events.Index); err != nil {
 				stop(err) // says nothing once the metrics have ended
 			}
 		})

@@ -49,7 +49,7 @@ type options struct {
 	coordinator, tokenFile, id string
 	experiment                 string
 	once                       bool
-	ca                         string
+	ca, credentials            string
 	health                     string
 	device                     int
 	grace, patience            time.Duration
@@ -86,6 +86,7 @@ or device than the other replicas', 75 no coordinator can be reached, 143 asked 
 	f.BoolVar(&o.once, "once", false, "work for one experiment and end")
 	f.DurationVar(&o.patience, "patience", 0, "how long to wait for coordinators that are silent (default 10m; of a single training one lease, 5s)")
 	f.StringVar(&o.ca, "ca", "", "`file` with the certificates to trust, PEM (default: those of the system)")
+	f.StringVar(&o.credentials, "nats-credentials", "", "`file` with the user's JWT and seed, where the coordinators use a NATS of your own")
 	f.StringVar(&o.health, "health", "", "`address` for /livez and /readyz, such as 127.0.0.1:8081")
 	f.IntVar(&o.device, "device", -1, "number of the GPU to use; -1 leaves the choice to the driver")
 	f.DurationVar(&o.grace, "grace", 25*time.Second, "how long to wait, when asked to end, until the shards are elsewhere")
@@ -111,7 +112,7 @@ func (o *options) work(cmd *cobra.Command) error {
 	}
 	opts := replica.Options{
 		ID: o.id, Build: local.Replicated, Version: local.Version(), Grace: o.grace, Patience: o.patience,
-		Dial:    transport.Options{TLS: trust},
+		Dial:    transport.Options{TLS: trust, Credentials: o.credentials},
 		Backend: backend.Options{NoInstall: o.noInstall, Progress: cmd.ErrOrStderr()},
 		Log:     slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
 	}

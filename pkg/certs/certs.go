@@ -208,7 +208,10 @@ func create(path string, perm os.FileMode, block *pem.Block) error {
 	if err != nil {
 		return fmt.Errorf("certs: %w", err)
 	}
-	err = pem.Encode(f, block)
+	err = f.Chmod(perm) // whatever the umask
+	if err == nil {
+		err = pem.Encode(f, block)
+	}
 	if err == nil {
 		err = f.Sync()
 	}

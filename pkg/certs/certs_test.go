@@ -57,8 +57,8 @@ func mutual(t *testing.T, f Files) *tls.Config {
 	return config
 }
 
-// shake lets a client call the server "here", and returns what each has to say, and the certificate that the client saw.
-func shake(t *testing.T, server, client *tls.Config) (atServer, atClient error, saw *x509.Certificate) {
+// shake lets a client call the server "here", and returns the certificate that the client saw, and what each has to say.
+func shake(t *testing.T, server, client *tls.Config) (saw *x509.Certificate, atServer, atClient error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -90,7 +90,7 @@ func shake(t *testing.T, server, client *tls.Config) (atServer, atClient error, 
 	atServer = conn.Handshake()
 	conn.Close()
 	<-done
-	return atServer, atClient, saw
+	return saw, atServer, atClient
 }
 
 func TestIssuedCertificates(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 func TestCoordinatorsKnowEachOther(t *testing.T) {
 	prod, stage, stranger := authority(t, "prod"), authority(t, "stage"), authority(t, "prod")
 	c0, c1 := mutual(t, issue(t, prod, Coordinator, "c0")), mutual(t, issue(t, prod, Coordinator, "c1"))
-	if atServer, atClient, _ := shake(t, c0, c1); atServer != nil || atClient != nil {
+	if _, atServer, atClient := shake(t, c0, c1); atServer != nil || atClient != nil {
 		t.Errorf("two of a cluster: %v, %v", atServer, atClient)
 	}
 
@@ -45,7 +45,7 @@ func TestCoordinatorsKnowEachOther(t *testing.T) {
 	} {
 		files.CA = everybody
 		them := load(t, files)
-		atServer, atClient, _ := shake(t, open, them.Client())
+		_, atServer, atClient := shake(t, open, them.Client())
 		if name == "one of an authority of the name" {
 			var unknown x509.UnknownAuthorityError
 			if !errors.As(atServer, &unknown) {
@@ -61,11 +61,11 @@ func TestCoordinatorsKnowEachOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, atClient, _ := shake(t, server, open); atClient == nil {
+		if _, _, atClient := shake(t, server, open); atClient == nil {
 			t.Errorf("%s is called and taken for a coordinator", name)
 		}
 	}
-	if atServer, _, _ := shake(t, c0, load(t, Files{CA: everybody}).Client()); atServer == nil {
+	if _, atServer, _ := shake(t, c0, load(t, Files{CA: everybody}).Client()); atServer == nil {
 		t.Error("one without a certificate is let in")
 	}
 }
@@ -77,15 +77,15 @@ func TestServersTakeClientsWithoutCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if atServer, atClient, _ := shake(t, server, load(t, Files{CA: files.CA}).Client()); atServer != nil || atClient != nil {
+	if _, atServer, atClient := shake(t, server, load(t, Files{CA: files.CA}).Client()); atServer != nil || atClient != nil {
 		t.Errorf("a client: %v, %v", atServer, atClient)
 	}
-	if _, atClient, _ := shake(t, server, load(t, Files{CA: filepath.Join(other.dir, caCert)}).Client()); atClient == nil {
+	if _, _, atClient := shake(t, server, load(t, Files{CA: filepath.Join(other.dir, caCert)}).Client()); atClient == nil {
 		t.Error("a client that trusts another authority takes the server")
 	}
 	old := load(t, Files{CA: files.CA}).Client()
 	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-	if atServer, _, _ := shake(t, server, old); atServer == nil {
+	if _, atServer, _ := shake(t, server, old); atServer == nil {
 		t.Error("TLS 1.2 is spoken")
 	}
 }
@@ -112,11 +112,11 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 	}
 	seen := func() string {
 		t.Helper()
-		atServer, atClient, server := shake(t, config, peer)
+		server, atServer, atClient := shake(t, config, peer)
 		if atServer != nil || atClient != nil {
 			t.Fatalf("as the server: %v, %v", atServer, atClient)
 		}
-		if atServer, atClient, _ := shake(t, peer, config); atServer != nil || atClient != nil {
+		if _, atServer, atClient := shake(t, peer, config); atServer != nil || atClient != nil {
 			t.Fatalf("as the client: %v, %v", atServer, atClient)
 		}
 		if server.SerialNumber.Cmp(client.SerialNumber) != 0 {

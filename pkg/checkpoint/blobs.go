@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -50,11 +49,11 @@ func FromBlobs(manifest []byte, open func(name string, sha256 [sha256.Size]byte)
 	}
 	cut := &Cut{Step: m.Step, Files: map[string][]Tensor{}, Meta: m.Meta, Digest: m.Digest}
 	for _, file := range m.Files {
-		var want [sha256.Size]byte
-		if n, err := hex.Decode(want[:], []byte(file.SHA256)); err != nil || n != len(want) {
-			return nil, fmt.Errorf("checkpoint: step %d: %s: SHA-256 %q, want %d hex digits", m.Step, file.Name, file.SHA256, 2*len(want))
+		want, err := file.sum()
+		var data []byte
+		if err == nil {
+			data, err = open(file.Name, want)
 		}
-		data, err := open(file.Name, want)
 		if err != nil {
 			return nil, fmt.Errorf("checkpoint: step %d: %s: %w", m.Step, file.Name, err)
 		}

@@ -96,3 +96,43 @@ func TestFromBlobsRefuses(t *testing.T) {
 		})
 	}
 }
+
+// A store adopts files that lie elsewhere, by links, and has then what Save would have made.
+func TestAdopt(t *testing.T) {
+	blobs, want, err := sample().Blobs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere, store := t.TempDir(), checkpoint.Store{Dir: filepath.Join(t.TempDir(), "cuts"), Keep: 2}
+	at := map[[sha256.Size]byte]string{}
+	for _, b := range blobs {
+		path := filepath.Join(elsewhere, b.Name)
+		if err := os.WriteFile(path, b.Data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		at[b.SHA256] = path
+	}
+	link := func(_ string, sum [sha256.Size]byte, path string) error { return os.Link(at[sum], path) }
+	manifest := blobs[len(blobs)-1].Data
+	for range 2 { // the second time changes nothing
+		if digest, err := store.Adopt(manifest, link); err != nil || digest != want {
+			t.Fatalf("digest %s, %v, want %s", digest, err, want)
+		}
+	}
+	if cut, err := store.Latest(); err != nil || cut.Digest != want {
+		t.Errorf("latest: %v, %v", cut, err)
+	}
+	failing := func(string, [sha256.Size]byte, string) error { return errors.New("no room") }
+	other := sample()
+	other.Step = 301
+	more, _, err := other.Blobs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Adopt(more[len(more)-1].Data, failing); err == nil || !strings.Contains(err.Error(), "step 301: chains.safetensors: no room") {
+		t.Errorf("error %v, want one that names the file", err)
+	}
+	if steps, err := store.Steps(); err != nil || len(steps) != 1 {
+		t.Errorf("steps %v, %v after a failure, want the one of before", steps, err)
+	}
+}

@@ -81,6 +81,19 @@ func (m manifest) digest() string {
 
 func sum(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil)) }
 
+func sumOf(data []byte) string {
+	s := sha256.Sum256(data)
+	return hex.EncodeToString(s[:])
+}
+
+// sum is the SHA-256 of the file as the manifest has it.
+func (f manifestFile) sum() (s [sha256.Size]byte, err error) {
+	if n, err := hex.Decode(s[:], []byte(f.SHA256)); err != nil || n != len(s) {
+		return s, fmt.Errorf("SHA-256 %q, want %d hex digits", f.SHA256, 2*len(s))
+	}
+	return s, nil
+}
+
 func (s Store) path(step int) string { return filepath.Join(s.Dir, fmt.Sprintf("%08d", step)) }
 
 func (s Store) create(path string, fill func(io.Writer) error) error {
@@ -180,37 +193,76 @@ func (s Store) Save(cut Cut) (digest string, err error) {
 	if err := s.clean(); err != nil {
 		return fail(err)
 	}
-	temp := filepath.Join(s.Dir, fmt.Sprintf("%s%08d", atomicfile.TempPrefix, cut.Step))
-	if err := os.Mkdir(temp, 0o755); err != nil {
-		return fail(err)
-	}
-	defer func() {
-		if rest := os.RemoveAll(temp); err == nil && rest != nil {
-			digest, err = fail(rest)
+	m, err := s.fill(cut.Step, func(temp string) (manifest, error) {
+		m, err := cut.manifest(func(file string, fill func(io.Writer) error) error { return s.create(filepath.Join(temp, file), fill) })
+		if err != nil {
+			return m, err
 		}
-	}()
-	m, err := cut.manifest(func(file string, fill func(io.Writer) error) error { return s.create(filepath.Join(temp, file), fill) })
-	if err != nil {
-		return fail(err)
-	}
-	text, err := m.text()
-	if err != nil {
-		return fail(err)
-	}
-	err = s.create(filepath.Join(temp, manifestName), func(w io.Writer) error {
-		_, err := w.Write(text)
-		return err
+		text, err := m.text()
+		if err != nil {
+			return m, err
+		}
+		return m, s.create(filepath.Join(temp, manifestName), func(w io.Writer) error {
+			_, err := w.Write(text)
+			return err
+		})
 	})
 	if err != nil {
 		return fail(err)
 	}
-	if err := s.publish(temp, m); err != nil {
+	return m.Digest, nil
+}
+
+// Adopt is Save for a cut whose files are somewhere already: place puts the one with a SHA-256 at a path, by a link for
+// example, and is trusted to have verified it.
+func (s Store) Adopt(text []byte, place func(file string, sha256 [sha256.Size]byte, path string) error) (digest string, err error) {
+	m, err := parseManifest(text)
+	if err != nil {
+		return "", fmt.Errorf("checkpoint: adopt: %w", err)
+	}
+	fail := func(err error) (string, error) { return "", fmt.Errorf("checkpoint: adopt step %d: %w", m.Step, err) }
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return fail(err)
 	}
-	if err := s.prune(cut.Step); err != nil {
+	if err := s.clean(); err != nil {
+		return fail(err)
+	}
+	_, err = s.fill(m.Step, func(temp string) (manifest, error) {
+		for _, file := range append(slices.Clip(m.Files), manifestFile{Name: manifestName, SHA256: sumOf(text)}) {
+			want, err := file.sum()
+			if err == nil {
+				err = place(file.Name, want, filepath.Join(temp, file.Name))
+			}
+			if err != nil {
+				return m, fmt.Errorf("%s: %w", file.Name, err)
+			}
+		}
+		return m, atomicfile.SyncDir(temp)
+	})
+	if err != nil {
 		return fail(err)
 	}
 	return m.Digest, nil
+}
+
+// fill makes the folder of a step aside, gives it its name when it is full, and removes cuts beyond Keep.
+func (s Store) fill(step int, into func(temp string) (manifest, error)) (m manifest, err error) {
+	temp := filepath.Join(s.Dir, fmt.Sprintf("%s%08d", atomicfile.TempPrefix, step))
+	if err := os.Mkdir(temp, 0o755); err != nil {
+		return m, err
+	}
+	defer func() {
+		if rest := os.RemoveAll(temp); err == nil {
+			err = rest
+		}
+	}()
+	if m, err = into(temp); err != nil {
+		return m, err
+	}
+	if err := s.publish(temp, m); err != nil {
+		return m, err
+	}
+	return m, s.prune(step)
 }
 
 // publish gives the finished folder its name.

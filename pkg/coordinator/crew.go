@@ -26,6 +26,8 @@ type crew interface {
 	ask(to []string, generation uint64, cmd replica.Command, failed func()) ([]replica.Answer, []error)
 	// reachable says whether a replica answers.
 	reachable(id string, generation uint64) bool
+	// late is the number of averaging rounds that waited for somebody longer than was to be expected.
+	late() int
 	// breathe waits a moment.
 	breathe()
 	// abort tells all members that the generation is over.

@@ -62,6 +62,7 @@ type desk struct {
 	place replica.Meeting
 	giver *transport.Giver
 	grace time.Duration
+	times *punctuality
 	ended context.Context
 	end   context.CancelFunc
 	wait  sync.WaitGroup
@@ -107,7 +108,7 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	d := &desk{roll: newRoll(cfg.Lead, cfg.Name, cfg.Platform, book, time.Now), conn: conn, place: place, giver: transport.NewGiver(), grace: cfg.Grace}
+	d := &desk{roll: newRoll(cfg.Lead, cfg.Name, cfg.Platform, book, time.Now), conn: conn, place: place, giver: transport.NewGiver(), grace: cfg.Grace, times: new(punctuality)}
 	d.ended, d.end = context.WithCancel(context.Background())
 	d.recall(past.Leases)
 	f := newFleet(cfg, book, d, time.Now)
@@ -116,7 +117,7 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 		d.close()
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	if past.Generation == 0 { // else whoever is there goes on
+	if len(past.Leases) == 0 { // else whoever is there goes on
 		if err := d.await(ctx, max(1, cfg.Replicas)); err != nil {
 			f.Close()
 			return nil, err
@@ -124,6 +125,9 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 	}
 	return f, nil
 }
+
+// late implements [crew].
+func (d *desk) late() int { return d.times.count() }
 
 // breathe implements [crew].
 func (d *desk) breathe() {
@@ -182,9 +186,16 @@ func (d *desk) ask(to []string, generation uint64, cmd replica.Command, failed f
 	payload := replica.Encode(cmd)
 	var stop sync.Once
 	var wait sync.WaitGroup
+	if cmd.Op == replica.Contribute {
+		defer d.times.round()()
+	}
 	for i, id := range to {
 		wait.Go(func() {
+			start := time.Now()
 			answers[i], errs[i] = d.askOne(id, generation, payload)
+			if cmd.Op == replica.Contribute {
+				d.times.came(time.Since(start))
+			}
 			if errs[i] != nil || answers[i].Failed != nil {
 				stop.Do(failed)
 			}

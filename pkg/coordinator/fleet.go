@@ -506,6 +506,9 @@ func (f *Fleet) Redone() int      { return f.redone }
 func (f *Fleet) Lost() int                    { return f.lost }
 func (f *Fleet) Rounds() (int, time.Duration) { return f.rounds, f.spent }
 
+// Late is the number of rounds that waited for somebody longer than was to be expected from the ones before.
+func (f *Fleet) Late() int { return f.crew.late() }
+
 // Replicas are the ids of those who live and do not want to leave.
 func (f *Fleet) Replicas() []string { return f.crew.living() }
 

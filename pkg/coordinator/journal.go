@@ -32,6 +32,9 @@ func NewJournal(lead context.Context, node *consensus.Node, exp ledger.ID, cost 
 	return &Journal{node, exp, lead, cost}
 }
 
+// Of is the book of another experiment.
+func (j *Journal) Of(exp ledger.ID) *Journal { return NewJournal(j.lead, j.node, exp, j.cost) }
+
 // apply proposes a command until it is known what became of it. Commands are exactly-once: asking twice is harmless.
 func (j *Journal) apply(cmd ledger.Command) (ledger.Outcome, error) {
 	for {

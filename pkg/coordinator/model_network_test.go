@@ -328,6 +328,9 @@ func (n *network) gather(want int) error {
 	return nil
 }
 
+// late implements crew: nothing here takes time.
+func (n *network) late() int { return 0 }
+
 // breathe implements crew.
 func (n *network) breathe() { n.tick() }
 

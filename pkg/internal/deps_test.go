@@ -21,9 +21,14 @@ type listed struct {
 // layers, from the top: a package imports only packages of layers below its own.
 var layers = [][]string{
 	{"cmd/coordinator", "cmd/replica"},
+	{"test/chaos", "pkg/coordinator/server", "pkg/kube"},
 	{"pkg/local", "pkg/reference"},
 	{"pkg/coordinator"},
+	{"pkg/coordinator/consensus"},
+	{"pkg/coordinator/blobs"},
 	{"pkg/replica"},
+	{"pkg/coordinator/api"},
+	{"pkg/coordinator/ledger"},
 	{"pkg/plots", "pkg/runlog", "pkg/experiment", "pkg/plan"},
 	{"pkg/engine"},
 	{"pkg/transport"},
@@ -33,7 +38,7 @@ var layers = [][]string{
 	{"pkg/backend"},
 	{"pkg/tempering", "pkg/averaging", "pkg/buffer", "pkg/schedules"},
 	{"pkg/diagnostics"},
-	{"pkg/internal/atomicfile", "pkg/internal/rng"},
+	{"pkg/internal/atomicfile", "pkg/internal/rng", "pkg/certs"},
 }
 
 // only says which packages alone may import a third-party module (or one of its packages).
@@ -47,10 +52,13 @@ var only = map[string][]string{
 	"gonum.org/v1/plot":                     {"pkg/plots"},
 	"github.com/vbauerster/mpb":             {"pkg/runlog", "pkg/backend"},
 	"github.com/nats-io":                    {"pkg/transport"},
+	"github.com/hashicorp":                  {"pkg/coordinator/consensus"},
+	"github.com/prometheus":                 {"pkg/coordinator/server"},
+	"k8s.io/client-go":                      {"pkg/kube"},
 }
 
 // pure packages import the standard library, gonum and the counter-based generator, nothing else.
-var pure = []string{"pkg/tempering", "pkg/averaging", "pkg/buffer", "pkg/diagnostics", "pkg/schedules", "pkg/internal/rng"}
+var pure = []string{"pkg/tempering", "pkg/averaging", "pkg/buffer", "pkg/diagnostics", "pkg/schedules", "pkg/internal/rng", "pkg/certs"}
 
 // TestImportRules checks the arrows between packages and who may import which library. Test files are free.
 func TestImportRules(t *testing.T) {

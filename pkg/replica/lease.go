@@ -91,6 +91,13 @@ func (l *lease) renew(ctx, over context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
+		if what, ok := l.worker.status.Live(); !ok {
+			leave := transport.Leave{Token: l.token}
+			if _, err := l.ask(ctx, over, l.place.Subjects.Registrations(), transport.TypeLeave, leave.Append(nil)); err != nil {
+				l.worker.log.Warn("the lease runs out by itself", "error", err)
+			}
+			return fmt.Errorf("%w: %w: %s", ErrTemporary, errStuck, what)
+		}
 		state := transport.Active
 		if l.worker.gate.Generation() == 0 {
 			state = transport.Standby

@@ -168,7 +168,9 @@ func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
 func (p *pool) train(ctx context.Context, work api.Assignment) error {
 	o := p.Options
 	o.URL, o.Token = strings.Join(work.NATS, ","), work.Secret
-	o.Dial.User, o.Dial.Secret = work.UID, work.Secret
+	if o.Dial.Credentials == "" { // else the message servers are others', which know their own users alone
+		o.Dial.User, o.Dial.Secret = work.UID, work.Secret
+	}
 	if !strings.Contains(o.URL, "tls://") { // the message servers do without, the coordinators may not
 		o.Dial.TLS = nil
 	}

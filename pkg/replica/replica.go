@@ -8,6 +8,8 @@
 //	})
 //	os.Exit(replica.ExitCode(err))
 //
+// [Pool] works for one experiment after the other, as a cluster of coordinators says.
+//
 // Whatever replica holds whichever shards, the numbers are the same. A replica keeps nothing: after any loss all go back to
 // the last cut, on fewer replicas or on others.
 package replica
@@ -94,6 +96,7 @@ var (
 	ErrEnded        = errors.New("there is nothing more to do")                // 42: the only experiment came to a bad end
 	errLeaseLost    = errors.New("the lease is lost")                          // it registers again
 	errDrained      = errors.New("the coordinator asks to leave")              // as if ctx had ended
+	errStuck        = errors.New("no progress")                                // what runs may never end
 )
 
 // ExitCode is the exit code for what Main returned.
@@ -120,7 +123,8 @@ const (
 )
 
 // Main works until the training is done, and then returns nil. When ctx ends, or the coordinator says so, it asks to leave and
-// goes on until its shards are placed elsewhere, at most for the time of Grace, and returns ErrPreempted.
+// goes on until its shards are placed elsewhere, at most for the time of Grace, and returns ErrPreempted. A device that does not
+// come back from a step, see [Status.Live], is ErrTemporary: the process should end then.
 func Main(ctx context.Context, o Options) error {
 	if err := run(ctx, o); err != nil {
 		return fmt.Errorf("replica %s: %w", o.ID, err)
@@ -138,6 +142,9 @@ func run(ctx context.Context, o Options) (err error) {
 	}
 	if o.Grace == 0 {
 		o.Grace = 25 * time.Second
+	}
+	if o.Status == nil {
+		o.Status = new(Status)
 	}
 	place := Meet(o.Token)
 	dial, cancel := context.WithTimeout(ctx, patience)
@@ -185,7 +192,11 @@ func run(ctx context.Context, o Options) (err error) {
 	over, leave := context.WithCancel(context.Background())
 	defer leave()
 	w := &worker{self: o.ID, place: place, conn: conn, giver: transport.NewGiver(), gate: new(transport.Gate), backend: b, exp: exp, log: o.Log, status: o.Status, leave: leave}
-	defer w.close()
+	defer func() {
+		if !errors.Is(err, errStuck) { // else it would be waited for in vain: the end of the process is what helps
+			w.close()
+		}
+	}()
 	if _, err := conn.Serve(place.Subjects.Exchange(id), transport.ServeOptions{Gate: w.gate, Handler: w.giver.Handle}); err != nil {
 		return err
 	}

@@ -16,5 +16,6 @@
 //
 // A message is a header of 64 bytes and at most 256 KiB of payload, see [Message]. What is larger is pulled by the
 // receiver in chunks, never pushed: a fast sender cannot flood a slow receiver, and a lost chunk is asked for again.
-// Decoders take any input without panicking and without large allocations.
+// Decoders take any input without panicking and without large allocations. Servers can form a [Cluster], and keep every
+// user to one experiment, see [ServerOptions].
 package transport

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,11 +16,13 @@ import (
 
 // TestAFaultOfAnyCallNamesItselfAndLeavesNoWrongData fails each call of a put in turn.
 func TestAFaultOfAnyCallNamesItselfAndLeavesNoWrongData(t *testing.T) {
-	data := someBytes(1, syncEvery+1)
+	data := someBytes(1, sliceSize+1)
 	d := digestOf(data)
 	prepared := func() (*memFS, *Store) {
 		m := newMemFS()
-		return m, openStore(t, Config{FS: m, Rate: 1 << 40})
+		s := openStore(t, Config{FS: m, Rate: 1 << 40})
+		s.unit = sliceSize
+		return m, s
 	}
 	m, s := prepared()
 	m.setFault(nil)
@@ -36,6 +39,7 @@ func TestAFaultOfAnyCallNamesItselfAndLeavesNoWrongData(t *testing.T) {
 				continue // of writes in a row the first is enough
 			}
 			m, s := prepared()
+			old := putBytes(t, s, nil)
 			m.setFault(func(call int, _, _ string) error {
 				if call == n {
 					return fault
@@ -60,6 +64,9 @@ func TestAFaultOfAnyCallNamesItselfAndLeavesNoWrongData(t *testing.T) {
 				case <-s.Broken():
 				default:
 					t.Errorf("%s: the store is not broken", what)
+				}
+				if known := s.Put(t.Context(), old, 0, nil); !errors.Is(known, ErrBroken) {
+					t.Errorf("%s: a put of what is here: %v, want %v", what, known, ErrBroken)
 				}
 				if !errors.Is(err, ErrBroken) || !errors.Is(again, ErrBroken) || !errors.Is(s.Err(), fault) {
 					t.Errorf("%s: %v, then %v, want %v for good", what, err, again, ErrBroken)
@@ -221,5 +228,59 @@ func TestABadSectorIsDamage(t *testing.T) {
 	})
 	if _, err := s.Read(d); !errors.Is(err, syscall.EMFILE) || errors.Is(err, ErrCorrupt) || !s.Has(d) {
 		t.Errorf("read without file descriptors: %v, want %v and the blob kept", err, syscall.EMFILE)
+	}
+}
+
+func TestADamagedCopyDoesNotTakeItsSuccessorAlong(t *testing.T) {
+	m := newMemFS()
+	s := openStore(t, Config{FS: m})
+	data := someBytes(1, 100)
+	d := putBytes(t, s, data)
+	slow, _, err := s.Open(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.flip(s.Path(d), 3, 1)
+	putBytes(t, s, data) // finds the damage first, and repairs it
+	if _, err := io.ReadAll(slow); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("read of the old copy: %v, want %v", err, ErrCorrupt)
+	}
+	if got, err := s.Read(d); err != nil || !bytes.Equal(got, data) || s.Stats().Corrupt != 1 {
+		t.Errorf("the new copy: %d bytes (%v), %d found damaged, want all and 1", len(got), err, s.Stats().Corrupt)
+	}
+}
+
+// racing calls f once before a file is opened.
+type racing struct {
+	*memFS
+	f func()
+}
+
+func (r *racing) Open(path string) (File, error) {
+	if f := r.f; f != nil {
+		r.f = nil
+		f()
+	}
+	return r.memFS.Open(path)
+}
+
+func TestARemovalIsNoDamage(t *testing.T) {
+	fsys := &racing{memFS: newMemFS()}
+	s := openStore(t, Config{FS: fsys})
+	data := someBytes(1, 100)
+	d := putBytes(t, s, data)
+	remove := func() {
+		if err := s.Remove(d); err != nil {
+			t.Error(err)
+		}
+	}
+	fsys.f = remove
+	if _, err := s.Read(d); !errors.Is(err, ErrNotFound) || s.Stats().Corrupt != 0 || len(s.Missing()) != 0 {
+		t.Errorf("read while it is removed: %v, stats %+v, want %v", err, s.Stats(), ErrNotFound)
+	}
+	putBytes(t, s, data)
+	fsys.f = func() { remove(); putBytes(t, s, data) }
+	if got, err := s.Read(d); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("read while it is replaced: %d bytes (%v)", len(got), err)
 	}
 }

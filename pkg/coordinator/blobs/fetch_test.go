@@ -67,7 +67,7 @@ func TestAFetchGoesOnWhereItBrokeOff(t *testing.T) {
 }
 
 func TestAFetchFindsTheWholeCopy(t *testing.T) {
-	data := someBytes(1, sliceSize+5) // its last digit decides which peer is asked first: both orders are tried
+	data := someBytes(1, 100_000) // its last digit decides which peer is asked first: both orders are tried
 	d := digestOf(data)
 	lies := func(p []byte) { p[0] ^= 1 }
 	damage := func(m *member) { m.fs.flip(m.store.Path(d), 100, 1) }
@@ -82,7 +82,7 @@ func TestAFetchFindsTheWholeCopy(t *testing.T) {
 		{"cut short", func(m *member) { m.fs.cut(m.store.Path(d), len(data)-1) }, ErrNotFound},
 		{"not there", func(m *member) { _ = m.store.Remove(d) }, ErrNotFound},
 		{"on a line that flips bits", func(m *member) { m.line = limited(1<<30, &total, lies) }, ErrMismatch},
-		{"damaged, and its part taken", func(m *member) { damage(m); m.line = limited(sliceSize/2, &total, nil) }, ErrMismatch},
+		{"damaged, and its part taken", func(m *member) { damage(m); m.line = limited(len(data)/2, &total, nil) }, ErrMismatch},
 		{"behind a peer that hangs", func(m *member) { m.line = m.hangs }, errStalled},
 		{"behind a peer that refuses", func(m *member) { m.line = refuses }, nil},
 		{"behind a peer that breaks off", func(m *member) { m.line = breaks }, nil},
@@ -93,8 +93,13 @@ func TestAFetchFindsTheWholeCopy(t *testing.T) {
 		}, ErrMismatch},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel() // what hangs costs time, and no work
 			for bad := 1; bad <= 2; bad++ {
-				nodes := cluster(t, 3)
+				nodes := cluster(t, 3, func(_ int, m *member) {
+					if tc.want == errStalled {
+						m.stall = time.Second
+					}
+				})
 				putBytes(t, nodes[1].store, data)
 				putBytes(t, nodes[2].store, data)
 				tc.bad(nodes[bad])
@@ -118,6 +123,17 @@ func TestAFetchFindsTheWholeCopy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestNotFoundIsTheWordOfEveryPeer(t *testing.T) {
+	nodes := cluster(t, 3)
+	if err := nodes[0].Fetch(t.Context(), digestOf(nil)); !errors.Is(err, ErrNotFound) {
+		t.Errorf("nobody has it: %v, want %v", err, ErrNotFound)
+	}
+	nodes[2].line = breaks
+	if err := nodes[0].Fetch(t.Context(), digestOf(nil)); err == nil || errors.Is(err, ErrNotFound) {
+		t.Errorf("one has it not, one cannot be asked: %v, want an error that leaves it open", err)
 	}
 }
 
@@ -152,7 +168,6 @@ func TestOneFetchServesAllWhoWait(t *testing.T) {
 			h.ServeHTTP(w, r)
 		})
 	}
-	nodes[0].stall = time.Hour
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() {

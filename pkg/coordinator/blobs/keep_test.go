@@ -146,12 +146,12 @@ func TestGCRemovesWhatNobodyNeedsAndNothingElse(t *testing.T) {
 			data := someBytes(byte(i), 100)
 			contents[digestOf(data)] = data
 		}
-		for seed := range uint64(200) {
+		for seed := range uint64(80) {
 			m := newMemFS()
 			g := &gcModel{t: t, m: m, s: openStore(t, Config{FS: m}), contents: contents, since: map[ledger.Digest]time.Time{},
 				used: map[ledger.Digest]bool{}, pins: map[ledger.Digest][]func(){}, trace: []string{fmt.Sprint("seed ", seed)}}
 			r := rand.New(rand.NewPCG(seed, 0))
-			for range 150 {
+			for range 120 {
 				g.step(r)
 			}
 		}

@@ -205,7 +205,7 @@ func (in *ingest) write(ctx context.Context, slice []byte) error {
 		return err
 	}
 	defer in.s.leave()
-	if in.unsynced >= syncEvery {
+	if in.unsynced >= in.s.unit {
 		if err := in.file.Datasync(); err != nil {
 			in.err = in.s.fail("sync of "+in.path, err)
 			return in.err

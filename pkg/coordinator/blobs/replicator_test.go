@@ -49,8 +49,8 @@ func (c counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// cluster starts n nodes that know each other. Replicators do nothing by themselves before start. They are patient for a
-// tenth of a second.
+// cluster starts n nodes that know each other. Replicators do nothing by themselves before start. They are very
+// patient.
 func cluster(t testing.TB, n int, configure ...func(i int, m *member)) []*member {
 	nodes := make([]*member, n)
 	transport := &http.Transport{ExpectContinueTimeout: time.Second}
@@ -67,7 +67,7 @@ func cluster(t testing.TB, n int, configure ...func(i int, m *member)) []*member
 				return peers
 			},
 		})
-		nodes[i].stall, nodes[i].retry = 100*time.Millisecond, time.Millisecond
+		nodes[i].stall, nodes[i].retry = time.Hour, time.Millisecond
 		for _, c := range configure {
 			c(i, nodes[i])
 		}
@@ -192,7 +192,7 @@ var (
 )
 
 func TestAQuorumOfThreeDoesWithoutOne(t *testing.T) {
-	data := someBytes(1, 2*sliceSize)
+	data := someBytes(1, 300_000)
 	for _, tc := range []struct {
 		name  string
 		spoil func(m *member)
@@ -214,8 +214,14 @@ func TestAQuorumOfThreeDoesWithoutOne(t *testing.T) {
 			if _, err := nodes[0].put(t.Context(), data); err != nil || !nodes[0].holds(data) || !nodes[1].holds(data) {
 				t.Fatalf("with one peer: %v, want the blob on both nodes", err)
 			}
+			nodes = cluster(t, 3, func(_ int, m *member) {
+				if tc.both == errStalled {
+					m.stall = 100 * time.Millisecond
+				}
+			})
 			tc.spoil(nodes[1])
-			other := someBytes(2, 2*sliceSize)
+			tc.spoil(nodes[2])
+			other := someBytes(2, 300_000)
 			if _, err := nodes[0].put(t.Context(), other); !errors.Is(err, ErrNoQuorum) || !errors.Is(err, tc.both) {
 				t.Errorf("without a peer: %v, want %v because of %v", err, ErrNoQuorum, tc.both)
 			}
@@ -261,7 +267,7 @@ func TestNonvotersDoNotCount(t *testing.T) {
 
 func TestWhoeverStopsWaitingStopsThePut(t *testing.T) {
 	nodes := cluster(t, 3, func(i int, m *member) {
-		if m.stall = time.Hour; i > 0 {
+		if i > 0 {
 			m.line = m.hangs
 		}
 	})
@@ -288,20 +294,20 @@ func TestWhoeverStopsWaitingStopsThePut(t *testing.T) {
 
 func TestAStragglerIsLeftBehind(t *testing.T) {
 	nodes := cluster(t, 3, func(i int, m *member) {
-		m.stall, m.straggle = time.Hour, time.Millisecond
+		m.straggle = time.Millisecond
 		if i == 2 {
 			m.line = m.hangs
 		}
 	})
 	var closed atomic.Int64
-	data := someBytes(1, sliceSize)
+	data := someBytes(1, 16*sliceSize) // more than waits in a connection
 	open := func() (io.ReadCloser, error) {
 		return struct {
 			io.Reader
 			io.Closer
 		}{bytes.NewReader(data), closerFunc(func() error { closed.Add(1); return nil })}, nil
 	}
-	if err := nodes[0].PutQuorum(t.Context(), digestOf(data), sliceSize, open); err != nil {
+	if err := nodes[0].PutQuorum(t.Context(), digestOf(data), int64(len(data)), open); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "all readers closed", func() bool { return closed.Load() == 3 })

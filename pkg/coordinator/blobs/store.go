@@ -71,6 +71,7 @@ type Store struct {
 	writes  bucket
 	scrubs  bucket
 	stall   time.Duration // that an upload may take for a byte
+	unit    int64         // bytes between syncs
 	slots   chan struct{} // taken by whoever writes to the disk
 	started time.Time
 	broken  chan struct{} // closed once a sync failed
@@ -133,6 +134,7 @@ func Open(c Config) (*Store, error) {
 		writes:  bucket{rate: cmp.Or(c.Rate, defaultRate)},
 		scrubs:  bucket{rate: cmp.Or(c.ScrubRate, defaultScrubRate)},
 		stall:   stallTime,
+		unit:    syncEvery,
 		slots:   make(chan struct{}, maxWriters),
 		started: time.Now(),
 		broken:  make(chan struct{}),
@@ -350,12 +352,12 @@ type Stats struct {
 	Bad     int // files set aside
 
 	Corrupt       uint64 // copies found damaged or gone
-	Ingested      uint64 // blobs that came here,
-	IngestedBytes uint64 // and
-	Fetched       uint64 // those of them that were asked for
-	Refused       uint64 // that were not what was announced
+	Ingested      uint64 // blobs that were written here
+	IngestedBytes uint64 // of those
+	Fetched       uint64 // those of them that this node asked its peers for
+	Refused       uint64 // contents that were not as announced
 	Removed       uint64 // by GC
-	ScrubbedBytes uint64
+	ScrubbedBytes uint64 // read by Scrub
 }
 
 // Stats returns the present numbers.

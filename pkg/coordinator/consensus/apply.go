@@ -87,7 +87,7 @@ func (n *Node) apply(ctx context.Context, exp ledger.ID, command ledger.Command)
 	return future.Response().(ledger.Outcome), future.Index(), nil
 }
 
-// await waits for what raft makes of an entry and says what its errors mean.
+// await waits for what raft makes of a request.
 func (n *Node) await(ctx context.Context, future raft.Future) error {
 	n.mu.Lock()
 	if n.ctx.Err() != nil {
@@ -107,6 +107,11 @@ func (n *Node) await(ctx context.Context, future raft.Future) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", ErrUncertain, context.Cause(ctx))
 	}
+	return n.meaning(err)
+}
+
+// meaning is what an error of raft says to callers.
+func (n *Node) meaning(err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -129,7 +129,10 @@ func (n *Node) restoreFrom(ctx context.Context, r io.Reader, force string) error
 	case n.renew <- struct{}{}:
 	default:
 	}
-	return err
+	if err != nil { // perhaps only of what raft commits behind it
+		return fmt.Errorf("%w: %w", ErrUncertain, err)
+	}
+	return nil
 }
 
 // readBackup stores the blobs of a backup on a quorum and returns its state.

@@ -45,6 +45,9 @@ type Config struct {
 	// SnapshotThreshold is the number of entries after which the log is cut behind a snapshot, Trailing how many of those
 	// before it stay for followers that are behind; 0: 8192 and 10240.
 	SnapshotThreshold, Trailing uint64
+	// FillDisk lets the node use the disk to the end. Without it blobs are refused while there is still room for the log, and a
+	// node whose disk is nearly full does not lead: right where others can.
+	FillDisk bool
 	// BlobRate bounds what is written to the blob store, in bytes per second; 0: its default.
 	BlobRate int64
 
@@ -96,6 +99,9 @@ func (c Config) withDefaults() Config {
 	c.Trailing = cmp.Or(c.Trailing, 10240)
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.FillDisk {
+		c.hooks.disk = func(string) (float64, error) { return 0, nil }
 	}
 	if c.hooks.disk == nil {
 		c.hooks.disk = diskUse

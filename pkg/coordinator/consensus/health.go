@@ -176,11 +176,15 @@ func (n *Node) watchInstalls() {
 		if !guard.stuck(time.Now(), n.fsm.restored.Load(), n.journal.added.Load()) {
 			continue
 		}
-		err := fmt.Errorf("%d snapshots in %v, and not an entry after them: the log is emptied", len(guard.times), installsTime)
-		err = errors.Join(err, n.raft.Shutdown().Error(), n.journal.Wipe())
-		n.fail(exitTemporary, err)
+		n.startOver(fmt.Errorf("%d snapshots in %v, and not an entry after them", len(guard.times), installsTime))
 		return
 	}
+}
+
+// startOver stops the node and empties its log. What it was told is durable is in its snapshots, and its votes stay.
+func (n *Node) startOver(why error) {
+	err := errors.Join(n.raft.Shutdown().Error(), n.journal.Wipe())
+	n.fail(exitTemporary, errors.Join(fmt.Errorf("%w: the log is emptied", why), err))
 }
 
 // installGuard counts snapshots without progress.

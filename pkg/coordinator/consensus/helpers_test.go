@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -12,12 +13,20 @@ import (
 	"testing"
 	"time"
 
+	walfs "github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/types"
 	"go.uber.org/goleak"
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		f.Value.Set("5") // the tests wait for elections and disks rather than compute
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience is how long a test waits for what must come.
 const patience = 20 * time.Second
@@ -112,7 +121,24 @@ type cluster struct {
 	nodes map[string]*Node // those that run
 }
 
-const quick = 100 * time.Millisecond
+const quick = 150 * time.Millisecond
+
+// hastyFS does not wait for the disk: the process that the nodes of a test share never dies.
+type hastyFS struct{ types.VFS }
+
+func (f hastyFS) Create(dir, name string, size uint64) (types.WritableFile, error) {
+	w, err := f.VFS.Create(dir, name, size)
+	return hastyFile{w}, err
+}
+
+func (f hastyFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+	w, err := f.VFS.OpenWriter(dir, name)
+	return hastyFile{w}, err
+}
+
+type hastyFile struct{ types.WritableFile }
+
+func (hastyFile) Sync() error { return nil }
 
 // hosts counts the addresses of the loopback network that are given out.
 var hosts atomic.Uint32
@@ -166,7 +192,7 @@ func (c *cluster) configure(name string) Config {
 	c.net.mu.Unlock()
 	cfg := Config{
 		Name: name, DataDir: c.t.TempDir(), Peer: Peer{Listen: address}, Heartbeat: quick, PromoteAfter: 2 * quick,
-		SegmentSize: 1 << 20, Log: testLog(), hooks: hooks{dial: c.net.dial(name), disk: func(string) (float64, error) { return 0.5, nil }},
+		SegmentSize: 1 << 20, Log: testLog(), hooks: hooks{dial: c.net.dial(name), vfs: hastyFS{walfs.New()}, disk: func(string) (float64, error) { return 0.5, nil }},
 	}
 	c.cfg[name] = cfg
 	return cfg
@@ -217,21 +243,29 @@ func (c *cluster) leader() *Node {
 	return leader
 }
 
-// must applies a command on whoever leads, and again while it is not certain.
-func (c *cluster) must(exp ledger.ID, cmd ledger.Command) ledger.Outcome {
+// ask asks whoever leads, and again while leadership does not last: on a busy machine any leader may lose it. It returns the
+// last error.
+func (c *cluster) ask(what func(leader *Node) error) (err error) {
 	c.t.Helper()
-	for range 20 {
-		outcome, err := c.leader().Apply(within(c.t), exp, cmd)
-		if errors.Is(err, ErrUncertain) || errors.Is(err, ErrNotLeader) {
-			continue
+	for end := time.Now().Add(patience); time.Now().Before(end); {
+		if err = what(c.leader()); !errors.Is(err, ErrUncertain) && !errors.Is(err, ErrNotLeader) {
+			return err
 		}
-		if err != nil || outcome.Err != nil {
-			c.t.Fatalf("%T: %v, %v", cmd, err, outcome.Err)
-		}
-		return outcome
 	}
-	c.t.Fatalf("%T: never certain", cmd)
-	return ledger.Outcome{}
+	return err
+}
+
+// must applies a command.
+func (c *cluster) must(exp ledger.ID, cmd ledger.Command) (outcome ledger.Outcome) {
+	c.t.Helper()
+	err := c.ask(func(n *Node) (err error) {
+		outcome, err = n.Apply(within(c.t), exp, cmd)
+		return err
+	})
+	if err != nil || outcome.Err != nil {
+		c.t.Fatalf("%T: %v, %v", cmd, err, outcome.Err)
+	}
+	return outcome
 }
 
 // same waits until all running nodes are in the same state.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -60,8 +61,12 @@ func openJournal(dir string, o journalOptions) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
-	if segments, err := filepath.Glob(filepath.Join(dir, "*.wal")); err != nil || meta.fresh && len(segments) > 0 {
-		return nil, errors.Join(err, fmt.Errorf("%w: %s is missing, and there are %d segments of a log", ErrCorrupt, meta.path, len(segments)))
+	segments, err := namesWith(dir, ".wal")
+	if err != nil {
+		return nil, err
+	}
+	if meta.fresh && len(segments) > 0 {
+		return nil, fmt.Errorf("%w: %s is missing, and there are %d segments of a log", ErrCorrupt, meta.path, len(segments))
 	}
 	mark, err := openMark(filepath.Join(dir, "mark"), meta.fresh)
 	if err != nil {
@@ -94,7 +99,7 @@ func (j *journal) verify() error {
 		return err
 	}
 	if last < j.mark.last {
-		return fmt.Errorf("%w: it ends with entry %d, want %d, which was acknowledged", ErrCorrupt, last, j.mark.last)
+		return fmt.Errorf("%w: it ends with entry %d, want at least %d", ErrCorrupt, last, j.mark.last)
 	}
 	if last == 0 {
 		return nil
@@ -155,7 +160,7 @@ func (j *journal) StoreLogs(entries []*raft.Log) error {
 			return err
 		}
 		j.added.Add(uint64(len(entries)))
-		return j.mark.set(entries[len(entries)-1].Index, false)
+		return j.mark.set(entries[len(entries)-1].Index, j.mark.snapshot, false)
 	})
 }
 
@@ -171,7 +176,7 @@ func (j *journal) DeleteRange(from, to uint64) error {
 			if from > first {
 				end = from - 1
 			}
-			if err := j.mark.set(end, true); err != nil {
+			if err := j.mark.set(end, j.mark.snapshot, true); err != nil {
 				return err
 			}
 		}
@@ -190,6 +195,30 @@ func (j *journal) Wipe() error {
 		return err
 	}
 	return j.DeleteRange(first, last)
+}
+
+// NoteSnapshot says that there is a snapshot that ends with the entry.
+func (j *journal) NoteSnapshot(index uint64) error {
+	return j.write(func() error { return j.mark.set(j.mark.last, max(j.mark.snapshot, index), false) })
+}
+
+// Reaches says whether the log, behind a snapshot that ends with entry snapshot, 0 for none, has all that ever was on the disk.
+func (j *journal) Reaches(snapshot uint64) error {
+	first, err := j.wal.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := j.wal.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last > 0 && first > snapshot+1 {
+		return fmt.Errorf("%w: the snapshots reach to entry %d, and the log begins with %d", ErrCorrupt, snapshot, first)
+	}
+	if max(last, snapshot) < j.mark.snapshot {
+		return fmt.Errorf("%w: the snapshots reach to entry %d, the log to %d, want %d", ErrCorrupt, snapshot, last, j.mark.snapshot)
+	}
+	return nil
 }
 
 // Set implements [raft.StableStore].
@@ -238,16 +267,20 @@ func checksum(e *raft.Log) uint32 {
 	return crc32.Update(crc32.Checksum(head[:], castagnoli), castagnoli, e.Data)
 }
 
-// mark is a file that holds the index of the last entry that is durable. It is written after every append, without waiting
-// for the disk: the system keeps it when the process dies. After a power cut it may be behind, never ahead.
+// mark is a file that says how far the history reaches that is on the disk: the last entry of the log, and the entry that the
+// last snapshot ends with. It is written after them, without waiting for the disk: the system keeps it when the process dies.
+// After a power cut it may be behind, never ahead.
 type mark struct {
-	f    *os.File
-	last uint64
-	seq  uint64
+	f              *os.File
+	seq            uint64
+	last, snapshot uint64
 }
 
-// slotSize keeps the two slots of a mark on different sectors, so that a torn write leaves one of them whole.
-const slotSize = 4096
+const (
+	// slotSize keeps the two slots of a mark on different sectors, so that a torn write leaves one of them whole.
+	slotSize  = 4096
+	markBytes = 3*8 + 4
+)
 
 // openMark opens or, if fresh, creates a mark.
 func openMark(path string, fresh bool) (*mark, error) {
@@ -264,18 +297,18 @@ func openMark(path string, fresh bool) (*mark, error) {
 	}
 	m := &mark{f: f}
 	for slot := range int64(2) {
-		var b [20]byte
+		var b [markBytes]byte
 		if _, err := f.ReadAt(b[:], slot*slotSize); err != nil {
 			continue // shorter: never written
 		}
 		seq := binary.LittleEndian.Uint64(b[0:])
-		if crc32.Checksum(b[:16], castagnoli) == binary.LittleEndian.Uint32(b[16:]) && seq > m.seq {
-			m.seq, m.last = seq, binary.LittleEndian.Uint64(b[8:])
+		if crc32.Checksum(b[:markBytes-4], castagnoli) == binary.LittleEndian.Uint32(b[markBytes-4:]) && seq > m.seq {
+			m.seq, m.last, m.snapshot = seq, binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:])
 		}
 	}
 	if fresh && m.seq == 0 {
 		for range 2 { // both slots
-			err = errors.Join(err, m.set(0, true))
+			err = errors.Join(err, m.set(0, 0, true))
 		}
 	}
 	if err == nil && m.seq == 0 {
@@ -288,16 +321,17 @@ func openMark(path string, fresh bool) (*mark, error) {
 	return m, nil
 }
 
-// set writes the index down; sync waits until it is on the disk.
-func (m *mark) set(last uint64, sync bool) error {
-	var b [20]byte
+// set writes both down; sync waits until they are on the disk.
+func (m *mark) set(last, snapshot uint64, sync bool) error {
+	var b [markBytes]byte
 	binary.LittleEndian.PutUint64(b[0:], m.seq+1)
 	binary.LittleEndian.PutUint64(b[8:], last)
-	binary.LittleEndian.PutUint32(b[16:], crc32.Checksum(b[:16], castagnoli))
+	binary.LittleEndian.PutUint64(b[16:], snapshot)
+	binary.LittleEndian.PutUint32(b[markBytes-4:], crc32.Checksum(b[:markBytes-4], castagnoli))
 	if _, err := m.f.WriteAt(b[:], int64(m.seq+1)%2*slotSize); err != nil {
 		return err
 	}
-	m.seq, m.last = m.seq+1, last
+	m.seq, m.last, m.snapshot = m.seq+1, last, snapshot
 	if sync {
 		return m.f.Sync()
 	}
@@ -305,3 +339,18 @@ func (m *mark) set(last uint64, sync bool) error {
 }
 
 func (m *mark) Close() error { return errors.Join(m.f.Sync(), m.f.Close()) }
+
+// namesWith lists the files of a folder whose names end in suffix, in order.
+func namesWith(dir, suffix string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), suffix) {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}

@@ -175,10 +175,10 @@ func outcomes(r register, o operation, out result) (next []register) {
 		done(func(n *register) { n.Leases[o.Replica] = lease{o.Lease.Incarnation, n.Version} })
 	case opLeaseEnd:
 		l := r.Leases[o.Replica]
-		if l.Incarnation != 0 && (l.Token == o.Lease.Token || l.Token == 0) {
+		if l.Incarnation != 0 && o.Lease.Token != 0 && (l.Token == o.Lease.Token || l.Token == 0) {
 			done(func(n *register) { n.Leases[o.Replica] = lease{} })
 		}
-		if l.Incarnation == 0 || l.Token != o.Lease.Token {
+		if l.Incarnation == 0 || l.Token != o.Lease.Token || l.Token == 0 {
 			same()
 		}
 	case opOpen:

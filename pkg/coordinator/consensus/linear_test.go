@@ -211,9 +211,12 @@ func seeds(t *testing.T, n int) []uint64 {
 	return out
 }
 
-// extent is how many histories are checked and how long each is, more if KELVIN_CHAOS is set.
+// extent is how many histories are checked and how long each is: more if KELVIN_CHAOS is set, the most if it is "long".
 func extent() (histories int, operations int64) {
-	if os.Getenv("KELVIN_CHAOS") != "" {
+	switch os.Getenv("KELVIN_CHAOS") {
+	case "":
+		return 6, 1000
+	case "long":
 		return 200, 5000
 	}
 	return 20, 1000
@@ -246,8 +249,37 @@ func TestLinearizable(t *testing.T) {
 			t.Logf("%d operations: %d reads, %d refused, %d of unknown outcome", len(ops), reads, refused, unknown)
 			if r := porcupine.CheckOperationsTimeout(sequential(start), ops, time.Minute); r != porcupine.Ok {
 				t.Errorf("KELVIN_SEED=%d: %s, want a history that can be put in an order", seed, r)
+				explain(t, start, ops)
 			}
 		})
+	}
+}
+
+// explain shows where an order of the history ends.
+func explain(t *testing.T, start []register, ops []porcupine.Operation) {
+	model := sequential(start)
+	for exp, part := range model.Partition(ops) {
+		result, info := porcupine.CheckOperationsVerbose(model, part, time.Minute)
+		if result == porcupine.Ok {
+			continue
+		}
+		best := map[int]bool{}
+		for _, order := range info.PartialLinearizations()[0] {
+			if len(order) > len(best) {
+				clear(best)
+				for _, i := range order {
+					best[i] = true
+				}
+			}
+		}
+		t.Logf("experiment %d: an order of %d of %d operations; first of the others:", exp, len(best), len(part))
+		shown := 0
+		for i, o := range part {
+			if !best[i] && shown < 20 && o.Return != math.MaxInt64 {
+				t.Logf("%v to %v, client %d: %+v: %+v", time.Duration(o.Call), time.Duration(o.Return), o.ClientId, o.Input, o.Output)
+				shown++
+			}
+		}
 	}
 }
 

@@ -67,8 +67,8 @@ func (n *Node) statuses(ctx context.Context, servers []raft.Server) []*status {
 	return out
 }
 
-// AddNonvoter takes in the node at the peer address, which must run and be empty; it becomes a voter once it has kept up for
-// a while, unless its own configuration says otherwise.
+// AddNonvoter takes in the empty node that runs at the peer address and was told to join; such a node also asks by itself. It
+// becomes a voter once it has kept up for a while, unless its own configuration says otherwise.
 func (n *Node) AddNonvoter(ctx context.Context, name, peer string) error {
 	if n.cfg.alone() {
 		return fmt.Errorf("add %s: %w", name, errNoPort)
@@ -205,6 +205,7 @@ func (n *Node) careOnce(ctx context.Context, steady map[string]time.Time) error 
 		return err
 	}
 	var errs []error
+	last := n.raft.LastIndex() // before they are asked: what comes meanwhile is nobody's delay
 	statuses := n.statuses(ctx, servers)
 	errs = append(errs, n.tell(ctx, servers, statuses))
 	now := time.Now()
@@ -214,7 +215,7 @@ func (n *Node) careOnce(ctx context.Context, steady map[string]time.Time) error 
 			continue
 		}
 		st := statuses[i]
-		if st == nil || st.Nonvoter || st.Missing > 0 || st.Full || st.Applied+mostBehind < n.raft.LastIndex() {
+		if st == nil || st.Nonvoter || st.Missing > 0 || st.Full || st.Applied+mostBehind < last {
 			delete(steady, string(s.ID))
 			continue
 		}

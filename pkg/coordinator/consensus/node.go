@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,11 +114,15 @@ func (n *Node) openDisk() error {
 	if err != nil {
 		return err
 	}
-	n.snapshots = &snapshotStore{dir: snapDir, retain: 2}
+	n.snapshots = &snapshotStore{dir: snapDir, retain: 2, note: n.journal.NoteSnapshot}
 	if err := n.fitSnapshots(); err != nil {
 		return err
 	}
-	n.blobs, err = blobs.Open(blobs.Config{Dir: n.cfg.BlobDir, Rate: n.cfg.BlobRate, Grace: n.cfg.hooks.grace, Log: n.log})
+	reserve := 0.0 // the default
+	if n.cfg.FillDisk {
+		reserve = math.SmallestNonzeroFloat64
+	}
+	n.blobs, err = blobs.Open(blobs.Config{Dir: n.cfg.BlobDir, Rate: n.cfg.BlobRate, Reserve: reserve, Grace: n.cfg.hooks.grace, Log: n.log})
 	if err != nil {
 		return err
 	}
@@ -149,20 +156,12 @@ func (n *Node) claimName() error {
 	return nil
 }
 
-// fitSnapshots puts damaged snapshots aside and sees whether those that are left and the log make up the whole history.
+// fitSnapshots puts damaged snapshots aside if those that are left and the log have the whole history.
 func (n *Node) fitSnapshots() error {
-	bad, newest, err := n.snapshots.repair(func(state []byte) error {
+	newest, bad, err := n.snapshots.survey(func(state []byte) error {
 		_, err := ledger.Restore(state)
 		return err
 	})
-	if err != nil {
-		return err
-	}
-	first, err := n.journal.FirstIndex()
-	if err != nil {
-		return err
-	}
-	last, err := n.journal.LastIndex()
 	if err != nil {
 		return err
 	}
@@ -170,19 +169,22 @@ func (n *Node) fitSnapshots() error {
 	if newest != nil {
 		have = newest.Index
 	}
-	gap := last > 0 && first > have+1 || last == 0 && newest == nil && len(bad) > 0
-	if gap {
-		return errors.Join(append([]error{fmt.Errorf("%w: the snapshots reach to entry %d, the log from %d to %d: want them to meet", ErrCorrupt, have, first, last)}, bad...)...)
+	if err := n.journal.Reaches(have); err != nil {
+		return errors.Join(append([]error{err}, slices.Collect(maps.Values(bad))...)...)
 	}
-	for _, err := range bad {
+	for id, err := range bad {
 		n.log.Error("snapshot put aside; an older one and the log have all that was in it", "error", err)
+		if err := n.snapshots.putAside(id); err != nil {
+			return err
+		}
 	}
-	if last > 0 && last < have {
+	last, err := n.journal.LastIndex()
+	if err == nil && last > 0 && last < have {
 		// A snapshot was installed, and the process died before the log was emptied. Raft goes on behind the snapshot, which
 		// would leave a gap.
-		return n.journal.Wipe()
+		err = n.journal.Wipe()
 	}
-	return nil
+	return err
 }
 
 // openPeers opens the peer port and, over it, raft.

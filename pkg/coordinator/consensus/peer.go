@@ -70,11 +70,12 @@ func listenPeers(c Config) (*peerPort, error) {
 			return p.open(ctx, address, speaksHTTP)
 		},
 		MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, DisableCompression: true,
+		ExpectContinueTimeout: time.Second, // who has a blob already says so before it is sent
 	}}
 	return p, nil
 }
 
-// serve lets connections in; what they can ask for must be in the mux by now.
+// serve lets connections in.
 func (p *peerPort) serve() {
 	p.wg.Go(func() { p.server.Serve(p.http) })
 	p.wg.Go(p.accept)

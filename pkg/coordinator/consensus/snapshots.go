@@ -24,6 +24,7 @@ import (
 type snapshotStore struct {
 	dir    string
 	retain int
+	note   func(index uint64) error // told of each that is durable
 }
 
 var _ raft.SnapshotStore = (*snapshotStore)(nil)
@@ -66,17 +67,12 @@ func (s *snapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 
 // ids are the names of the files without their suffix, the newest first.
 func (s *snapshotStore) ids() ([]string, error) {
-	paths, err := filepath.Glob(filepath.Join(s.dir, "*"+snapshotSuffix))
-	if err != nil {
-		return nil, err
+	ids, err := namesWith(s.dir, snapshotSuffix)
+	for i, name := range ids {
+		ids[i] = strings.TrimSuffix(name, snapshotSuffix)
 	}
-	var ids []string
-	for _, path := range paths {
-		ids = append(ids, strings.TrimSuffix(filepath.Base(path), snapshotSuffix))
-	}
-	slices.Sort(ids)
 	slices.Reverse(ids)
-	return ids, nil
+	return ids, err
 }
 
 func (s *snapshotStore) path(id string) string { return filepath.Join(s.dir, id+snapshotSuffix) }
@@ -138,34 +134,36 @@ func decodeSnapshot(file []byte) (*raft.SnapshotMeta, []byte, error) {
 	return meta, data, nil
 }
 
-// repair puts damaged files aside, as *.bad, and returns what is wrong with each; check looks into the state of the others.
-func (s *snapshotStore) repair(check func(state []byte) error) (bad []error, newest *raft.SnapshotMeta, err error) {
+// survey looks into all files: the newest whole one, nil for none, and what is wrong with each damaged one, by its id. check
+// looks at the state.
+func (s *snapshotStore) survey(check func(state []byte) error) (newest *raft.SnapshotMeta, bad map[string]error, err error) {
 	ids, err := s.ids()
 	if err != nil {
 		return nil, nil, err
 	}
+	bad = map[string]error{}
 	for _, id := range ids {
-		meta, data, fault := s.read(id)
-		if fault == nil {
-			if fault = check(data); fault != nil {
-				fault = fmt.Errorf("%w: snapshot %s: %w", ErrCorrupt, s.path(id), fault)
+		meta, data, err := s.read(id)
+		if err == nil {
+			if err = check(data); err != nil {
+				err = fmt.Errorf("%w: snapshot %s: %w", ErrCorrupt, s.path(id), err)
 			}
 		}
-		if fault == nil {
-			if newest == nil {
-				newest = meta
-			}
-			continue
+		switch {
+		case errors.Is(err, ErrCorrupt):
+			bad[id] = err
+		case err != nil: // could not be read: perhaps the next time
+			return nil, nil, err
+		case newest == nil:
+			newest = meta
 		}
-		if !errors.Is(fault, ErrCorrupt) { // could not be read: perhaps the next time
-			return bad, nil, fault
-		}
-		if err := os.Rename(s.path(id), s.path(id)+".bad"); err != nil {
-			return bad, nil, errors.Join(fault, err)
-		}
-		bad = append(bad, fault)
 	}
-	return bad, newest, nil
+	return newest, bad, nil
+}
+
+// putAside renames a damaged file, so that nobody takes it for a snapshot any more.
+func (s *snapshotStore) putAside(id string) error {
+	return os.Rename(s.path(id), s.path(id)+".bad")
 }
 
 // snapshotSink collects one snapshot in memory.
@@ -199,6 +197,9 @@ func (k *snapshotSink) Close() error {
 	}
 	if err := atomicfile.WriteFile(k.store.path(k.meta.ID), file, 0o600); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
+	}
+	if err := k.store.note(k.meta.Index); err != nil {
+		return err
 	}
 	ids, err := k.store.ids()
 	if err != nil {

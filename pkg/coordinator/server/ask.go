@@ -107,11 +107,14 @@ func (c *call) listPool() (any, error) {
 	if err := c.view(func(*ledger.State) {}); err != nil {
 		return nil, err
 	}
-	pool := c.work.Pool()
-	for i := range pool {
-		pool[i].Meta = api.Kind("PoolReplica")
+	var out []api.PoolReplica
+	for _, r := range c.work.Pool() {
+		if c.token.Experiments == "" || c.may(r.Experiment) || c.may(r.Bound) {
+			r.Meta = api.Kind("PoolReplica")
+			out = append(out, r)
+		}
 	}
-	return list(c, "PoolReplica", pool), nil
+	return list(c, "PoolReplica", out), nil
 }
 
 // Lead does the leader's work whenever this coordinator leads, until ctx ends.
@@ -121,7 +124,6 @@ func (s *Server) Lead(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s.metrics.reigns.Inc()
 		if err = s.ensureToken(reign); err == nil {
 			err = s.work.Lead(reign)
 		}

@@ -30,8 +30,7 @@ func (c *call) authenticate(wait bool) error {
 		token, known = c.awaitToken(secret)
 	}
 	if !known {
-		host, _, _ := net.SplitHostPort(c.r.RemoteAddr)
-		if err := c.take("address " + host); err != nil {
+		if err := c.take(c.address()); err != nil {
 			return err
 		}
 		if secret == "" {
@@ -44,6 +43,12 @@ func (c *call) authenticate(wait bool) error {
 		*who = token.Name
 	}
 	return c.take("token " + token.Name)
+}
+
+// address is whose allowance pays for requests without a token.
+func (c *call) address() string {
+	host, _, _ := net.SplitHostPort(c.r.RemoteAddr)
+	return "address " + host
 }
 
 // hearsay is how long a coordinator that does not lead waits for a token that it does not know: it may be a new one.

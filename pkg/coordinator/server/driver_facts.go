@@ -36,6 +36,7 @@ func (d *driver) note(fleet *coordinator.Fleet, report *engine.Report, start tim
 	}
 	rounds, took := fleet.Rounds()
 	d.facts.Rounds = Timing{uint64(rounds), took}
+	d.facts.RoundsLate = uint64(fleet.Late())
 	d.facts.LeasesLost = uint64(fleet.Lost())
 	if !d.led.Chains {
 		return

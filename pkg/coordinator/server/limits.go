@@ -173,3 +173,51 @@ func (r *rates) take(who string) (wait time.Duration, ok bool) {
 func (b *bucket) filled(now time.Time) float64 {
 	return math.Min(rateBurst, b.level+ratePerSec*now.Sub(b.at).Seconds())
 }
+
+// pace says how long reading and writing may take from now on, 0 for any time. Not every connection can be told.
+type pace struct{ deadlines *http.ResponseController }
+
+func until(d time.Duration) time.Time {
+	if d == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(d)
+}
+
+func (p pace) read(d time.Duration)  { _ = p.deadlines.SetReadDeadline(until(d)) }
+func (p pace) write(d time.Duration) { _ = p.deadlines.SetWriteDeadline(until(d)) }
+
+// moving gives a stream as much time as it needs, as long as somebody reads it. A deadline stands only while something is
+// written: it ends an HTTP/2 stream even where nothing is.
+type moving struct {
+	http.ResponseWriter
+	pace pace
+}
+
+func (m *moving) Write(p []byte) (int, error) {
+	m.pace.write(stallTimeout)
+	defer m.pace.write(0)
+	return m.ResponseWriter.Write(p)
+}
+
+// FlushError is for http.ResponseController.
+func (m *moving) FlushError() error {
+	m.pace.write(stallTimeout)
+	defer m.pace.write(0)
+	return m.pace.deadlines.Flush()
+}
+
+// arriving gives an upload as much time as it needs, as long as bytes arrive. Once all have, it may take any time.
+type arriving struct {
+	io.ReadCloser
+	pace pace
+}
+
+func (a *arriving) Read(p []byte) (int, error) {
+	a.pace.read(stallTimeout)
+	n, err := a.ReadCloser.Read(p)
+	if err != nil {
+		a.pace.read(0)
+	}
+	return n, err
+}

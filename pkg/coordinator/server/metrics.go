@@ -16,11 +16,9 @@ import (
 // metrics are the numbers for Prometheus. What others count is asked of them when it is scraped.
 type metrics struct {
 	registry *prometheus.Registry
-	commits  prometheus.Histogram
 	requests *prometheus.CounterVec
 	took     *prometheus.HistogramVec
 	panics   prometheus.Counter
-	reigns   prometheus.Counter
 }
 
 // latency are bounds in seconds, from a commit on a fast disk to one on a slow network.
@@ -29,13 +27,11 @@ var latency = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1
 func newMetrics(s *Server) *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
-		commits:  prometheus.NewHistogram(prometheus.HistogramOpts{Name: "kelvin_raft_commit_seconds", Help: "Time from proposing an entry to its outcome.", Buckets: latency}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "kelvin_http_requests_total", Help: "Requests, by route and status."}, []string{"route", "status"}),
 		took:     prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "kelvin_http_request_seconds", Help: "Time of requests, by route.", Buckets: latency}, []string{"route"}),
 		panics:   prometheus.NewCounter(prometheus.CounterOpts{Name: "kelvin_http_panics_total", Help: "Requests that panicked."}),
-		reigns:   prometheus.NewCounter(prometheus.CounterOpts{Name: "kelvin_leaderships_total", Help: "Times that this coordinator became the leader."}),
 	}
-	m.registry.MustRegister(m.commits, m.requests, m.took, m.panics, m.reigns, &collector{s},
+	m.registry.MustRegister(m.requests, m.took, m.panics, &collector{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -61,6 +57,8 @@ var (
 	leads        = describe("leader", "1 on the coordinator that leads.")
 	appliedIndex = describe("raft_applied_index", "Index of the last log entry that is applied.")
 	contactAge   = describe("raft_last_contact_seconds", "Time since the leader was heard.")
+	commits      = describe("raft_commit_seconds", "Time from proposing an entry here to its outcome.")
+	reigns       = describe("leaderships_total", "Times that this coordinator became the leader.")
 	termChanges  = describe("raft_term_changes_total", "Changes of the term since the cluster began.")
 
 	blobBytes    = describe("blob_bytes", "Bytes of blobs that are here.")
@@ -113,6 +111,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(appliedIndex, float64(index))
 	gauge(contactAge, age.Seconds())
 	stats := c.node.Stats()
+	timing(commits, Timing{stats.Applies, stats.ApplyTime})
+	count(reigns, stats.Reigns)
 	count(termChanges, stats.Term)
 
 	b := stats.Blobs

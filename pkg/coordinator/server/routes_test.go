@@ -1,7 +1,9 @@
 package server
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -137,6 +139,8 @@ func TestRoutes(t *testing.T) {
 		{"revoking it again", "DELETE", "/v1/tokens/x", admin, nil, nil, 404, "not_found"},
 		{"revoking the last", "DELETE", "/v1/tokens/bootstrap", admin, nil, nil, 409, "conflict"},
 
+		{"bootstrap with another token", "POST", "/v1/tokens/bootstrap", reader, nil, nil, 401, "unauthorized"},
+
 		{"quotas", "GET", "/v1/quotas", reader, nil, nil, 200, `"owner":"ann","experiments":1`},
 		{"a quota", "GET", "/v1/quotas/ann", reader, nil, nil, 200, `"used":{"experiments":1,"replicas":2,"bytes":0}`},
 		{"a quota of nobody", "GET", "/v1/quotas/eve", reader, nil, nil, 200, `"used":{"experiments":0,"replicas":0,"bytes":0}`},
@@ -171,27 +175,26 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s: no WWW-Authenticate", tc.name)
 		}
 	}
+	_, numbers, _ := c.call(t, "GET", "/metrics", "", nil)
+	for _, rt := range c.routes {
+		if key := fmt.Sprintf("route=%q", rt.method+" "+rt.path); !strings.Contains(string(numbers), key) {
+			t.Errorf("no case tries %s", key)
+		}
+	}
 }
 
-// TestEveryRouteIsTried keeps TestRoutes complete, by the log of the server.
-func TestEveryRouteIsTried(t *testing.T) {
+// TestEveryRouteWantsAToken but those that are open.
+func TestEveryRouteWantsAToken(t *testing.T) {
 	c := start(t, nil)
-	admin := c.firstToken(t)
-	seen := map[string]bool{}
+	c.firstToken(t)
 	for _, rt := range c.routes {
-		key := rt.method + " " + rt.path
-		if seen[key] {
-			t.Errorf("%s is there twice", key)
-		}
-		seen[key] = true
-		path := inPath.ReplaceAllString(rt.path, "nobody")
-		secret := "guess"
-		want := http.StatusUnauthorized
 		if rt.scope == open {
-			secret, want = admin, 0
+			continue
 		}
-		if status, _, _ := c.call(t, rt.method, path, secret, nil); want != 0 && status != want {
-			t.Errorf("%s with an unknown token: %d, want %d", key, status, want)
+		for _, secret := range []string{"", "guess"} {
+			if status, _, _ := c.call(t, rt.method, inPath.ReplaceAllString(rt.path, "x"), secret, nil); status != http.StatusUnauthorized {
+				t.Errorf("%s %s with the token %q: %d, want 401", rt.method, rt.path, secret, status)
+			}
 		}
 	}
 }
@@ -279,5 +282,49 @@ func TestReplaceCut(t *testing.T) {
 	}
 	if fmt.Sprint(got.Conservation) != fmt.Sprint(in.Conservation) {
 		t.Errorf("conservation %+v, want %+v", got.Conservation, in.Conservation)
+	}
+}
+
+// TestRestore brings a cluster's backup to another, with its tokens.
+func TestRestore(t *testing.T) {
+	old, fresh := start(t, nil), start(t, nil)
+	client := old.admin(t)
+	e, id := submit(t, client, "moons")
+	old.atWork(t, id)
+	cut := old.cut(t, id, 1, 10)
+	var tar bytes.Buffer
+	if _, err := client.Backup(t.Context(), &tar); err != nil {
+		t.Fatal(err)
+	}
+	bytesOf := func(data []byte) (int64, func() (io.ReadCloser, error)) {
+		return int64(len(data)), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
+	}
+
+	into := fresh.admin(t)
+	damaged := bytes.Clone(tar.Bytes())
+	damaged[bytes.Index(damaged, []byte("chains of step"))] ^= 1
+	size, open := bytesOf(damaged)
+	if _, err := into.Restore(t.Context(), size, open, ""); asError(err).Code != api.Invalid {
+		t.Errorf("a damaged backup: %v, want it invalid", err)
+	}
+	size, open = bytesOf(tar.Bytes())
+	out, err := into.Restore(t.Context(), size, open, "")
+	if err != nil || out.Experiments != 1 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	moved := fresh.client(t, old.firstToken(t))
+	again, err := moved.Experiment(t.Context(), "moons")
+	if err != nil || again.UID != e.UID {
+		t.Errorf("%+v, %v", again, err)
+	}
+	var part bytes.Buffer
+	if _, err := moved.Blob(t.Context(), cut.Parts[0].Digest.String(), &part); err != nil || part.String() != "chains of step 10" {
+		t.Errorf("%q, %v", part.String(), err)
+	}
+	if _, err := moved.Restore(t.Context(), size, open, "another cluster"); asError(err).Code != api.Conflict {
+		t.Errorf("over what there is: %v, want a conflict", err)
+	}
+	if _, err := moved.Restore(t.Context(), size, open, out.Cluster); err != nil {
+		t.Errorf("by force: %v", err)
 	}
 }

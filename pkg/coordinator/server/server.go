@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"path"
@@ -52,7 +51,9 @@ type Server struct {
 	began   atomic.Bool // a leader was known once
 	ended   context.Context
 	end     context.CancelFunc
-	running sync.WaitGroup // requests
+
+	gate   sync.RWMutex // held for reading by every request
+	closed bool
 }
 
 // New makes a server. It answers once its handlers are served, and does the leader's work while Lead runs.
@@ -78,10 +79,12 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Close ends the streams and waits for all requests.
+// Close ends the streams and waits for all requests. Those that come later are refused.
 func (s *Server) Close() {
 	s.end()
-	s.running.Wait()
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	s.closed = true
 }
 
 // forwardedBy is the header by which the consensus names the coordinator that passed a request on, atLoopback the one by which
@@ -112,8 +115,8 @@ func (s *Server) PeerHandler() http.Handler {
 
 // serve finds the route, and sees to it that a request leaves a line in the log, and a panic nothing but that.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
-	s.running.Add(1)
-	defer s.running.Done()
+	s.gate.RLock()
+	defer s.gate.RUnlock()
 	start := s.now()
 	rec := &recorder{ResponseWriter: w}
 	who := new(string)
@@ -131,7 +134,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		s.metrics.request(pattern, rec.code(), s.now().Sub(start))
-		s.log.Debug("request", "method", r.Method, "route", pattern, "path", r.URL.Path, "status", rec.code(), "bytes", rec.bytes,
+		level := slog.LevelDebug
+		if r.Method != http.MethodGet && r.Method != http.MethodHead && !strings.HasSuffix(pattern, "/pool/ask") {
+			level = slog.LevelInfo // who did what
+		}
+		s.log.Log(r.Context(), level, "request", "method", r.Method, "route", pattern, "path", r.URL.Path, "status", rec.code(), "bytes", rec.bytes,
 			"ms", s.now().Sub(start).Milliseconds(), "token", *who, "from", r.RemoteAddr, "by", r.Header.Get(forwardedBy))
 		if p == http.ErrAbortHandler {
 			panic(p) // an answer broke off, and the client must see it
@@ -139,6 +146,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}()
 	r = r.WithContext(context.WithValue(r.Context(), whoKey{}, who))
 	switch {
+	case s.closed:
+		s.fail(rec, api.Errorf(api.Unavailable, "coordinator %s is being stopped", s.name))
 	case !headerFits(r):
 		e := api.Errorf(api.Invalid, "header of more than %d bytes", maxHeader)
 		e.Status = http.StatusRequestHeaderFieldsTooLarge
@@ -176,20 +185,21 @@ func (s *Server) unrouted(r *http.Request) *api.Error {
 // answer goes with a request as far as it may.
 func (s *Server) answer(rt *route, w http.ResponseWriter, r *http.Request) {
 	c := &call{Server: s, route: rt, w: w, r: r}
-	deadlines := http.NewResponseController(w)
+	pace := pace{http.NewResponseController(w)}
 	if rt.stream {
 		ctx, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		defer context.AfterFunc(s.ended, cancel)()
 		c.r = r.WithContext(ctx)
-		c.w = &moving{ResponseWriter: w, deadlines: deadlines}
-		c.r.Body = &arriving{r.Body, deadlines}
+		c.w, c.r.Body = &moving{w, pace}, &arriving{r.Body, pace}
+		pace.write(0)
+		defer pace.write(stallTimeout) // for what is left in buffers
 	} else {
 		ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 		defer cancel()
 		c.r = r.WithContext(ctx)
-		_ = deadlines.SetReadDeadline(time.Now().Add(callTimeout)) // not every connection has them
-		_ = deadlines.SetWriteDeadline(time.Now().Add(callTimeout + stallTimeout))
+		pace.read(callTimeout)
+		pace.write(callTimeout + stallTimeout)
 	}
 	out, err := c.do()
 	switch v := out.(type) {
@@ -245,28 +255,4 @@ func (r *recorder) code() int {
 		return http.StatusOK
 	}
 	return r.status
-}
-
-// moving gives a stream as much time as it needs, as long as somebody reads it.
-type moving struct {
-	http.ResponseWriter
-	deadlines *http.ResponseController
-}
-
-func (m *moving) Write(p []byte) (int, error) {
-	_ = m.deadlines.SetWriteDeadline(time.Now().Add(stallTimeout))
-	return m.ResponseWriter.Write(p)
-}
-
-func (m *moving) Unwrap() http.ResponseWriter { return m.ResponseWriter }
-
-// arriving gives an upload as much time as it needs, as long as bytes arrive.
-type arriving struct {
-	io.ReadCloser
-	deadlines *http.ResponseController
-}
-
-func (a *arriving) Read(p []byte) (int, error) {
-	_ = a.deadlines.SetReadDeadline(time.Now().Add(stallTimeout))
-	return a.ReadCloser.Read(p)
 }

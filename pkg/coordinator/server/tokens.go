@@ -10,7 +10,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
@@ -100,16 +99,19 @@ func (c *call) revokeToken() (any, error) {
 	if err := c.view(func(st *ledger.State) { tokens = st.Tokens() }); err != nil {
 		return nil, err
 	}
-	found, others := false, false
+	found, last, others := false, false, false
 	for _, t := range tokens {
-		unlimited := t.Scope == ledger.Admin && t.Expires.IsZero() && t.Experiments == ""
-		found = found || t.Name == name
-		others = others || unlimited && t.Name != name
+		lasting := t.Scope == ledger.Admin && t.Expires.IsZero() && t.Experiments == ""
+		if t.Name == name {
+			found, last = true, lasting
+		} else {
+			others = others || lasting
+		}
 	}
 	if !found {
 		return nil, api.Errorf(api.NotFound, "no token %q", name)
 	}
-	if !others {
+	if last && !others {
 		return nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("token %q is the last of scope admin that does not expire", name), Next: "create another first"}
 	}
 	_, err := c.apply(ledger.ID{}, ledger.TokenRevoke{Name: name})
@@ -130,8 +132,7 @@ func (c *call) bootstrap() (any, error) {
 	token, known := c.lookUp(c.bearer())
 	shown := known && token.Name == firstToken && token.Hash == first.Hash
 	if !shown && !(c.bearer() == "" && fromLoopback(c.r)) {
-		host := "address " + c.r.RemoteAddr
-		if err := c.take(host[:max(strings.LastIndexByte(host, ':'), 0)]); err != nil {
+		if err := c.take(c.address()); err != nil {
 			return nil, err
 		}
 		return nil, &api.Error{Code: api.Unauthorized, Message: "bootstrap needs the token that the first leader wrote to its disk, or a connection from a coordinator's own machine"}

@@ -104,7 +104,7 @@ func TestWatchMissesNothing(t *testing.T) {
 	}()
 
 	random := rand.New(rand.NewPCG(3, 4))
-	got, want := newSeen(), newSeen()
+	got := newSeen()
 	var since uint64
 	deadline, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
@@ -135,11 +135,11 @@ func TestWatchMissesNothing(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				want = newSeen()
+				want := map[string]uint64{}
 				for _, e := range list.Items {
-					want.experiments[e.UID] = e.Version
+					want[e.UID] = e.Version
 				}
-				over = maps.Equal(got.experiments, want.experiments)
+				over = maps.Equal(got.experiments, want)
 			default:
 			}
 		}
