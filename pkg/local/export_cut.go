@@ -65,7 +65,7 @@ func CutBooks(cut *checkpoint.Cut) ([]*engine.Books, error) {
 
 // ReplaceCut puts a cut into the folder of a run, in place of the one of its step and of all later ones, so that training
 // goes on from it. run.json and the parameters follow; figures and samples stay as they are until the training ends again.
-// A crash in between leaves the run with the cut, or with older ones.
+// Where it fails the cuts are as they were; a crash leaves the run with the cut, or with older ones.
 func ReplaceCut(dir string, cut *checkpoint.Cut) error {
 	cfg, err := LoadExperiment(dir)
 	if err != nil {
@@ -76,29 +76,8 @@ func ReplaceCut(dir string, cut *checkpoint.Cut) error {
 		return err
 	}
 	f := folder{dir: dir}
-	later, err := f.cuts().Steps()
+	digest, err := f.replace(cut)
 	if err != nil {
-		return err
-	}
-	// Written in full before anything is given up. Saving the same cut again changes nothing.
-	aside := checkpoint.Store{Dir: f.path(atomicfile.TempPrefix + "cut")}
-	defer os.RemoveAll(aside.Dir)
-	if err := os.RemoveAll(aside.Dir); err != nil {
-		return fmt.Errorf("replace cut: %w", err)
-	}
-	digest, err := aside.Save(*cut)
-	if err != nil {
-		return err
-	}
-	for i := len(later) - 1; i >= 0 && later[i] >= cut.Step; i-- { // newest first: what is left is a shorter run at any time
-		if err := os.RemoveAll(f.cutPath(later[i])); err != nil {
-			return fmt.Errorf("replace cut: %w", err)
-		}
-	}
-	if err := os.Rename(filepath.Join(aside.Dir, filepath.Base(f.cutPath(cut.Step))), f.cutPath(cut.Step)); err != nil {
-		return fmt.Errorf("replace cut: %w", err)
-	}
-	if err := atomicfile.SyncDir(f.path(cutsFolder)); err != nil {
 		return fmt.Errorf("replace cut: %w", err)
 	}
 	saved := *cut
@@ -107,6 +86,45 @@ func ReplaceCut(dir string, cut *checkpoint.Cut) error {
 		info.Finished = time.Time{}
 	}
 	return f.settle(cfg.Model.Kind, &saved, info)
+}
+
+// replace writes the cut in full beside the others before it moves those out of sight whose place it takes.
+func (f folder) replace(cut *checkpoint.Cut) (digest string, err error) {
+	steps, err := f.cuts().Steps()
+	if err != nil {
+		return "", err
+	}
+	aside := checkpoint.Store{Dir: f.path(atomicfile.TempPrefix + "cut")}
+	if err := os.RemoveAll(aside.Dir); err != nil { // of a crash
+		return "", err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(aside.Dir)) }()
+	if digest, err = aside.Save(*cut); err != nil {
+		return "", err
+	}
+	gone := func(step int) string { return filepath.Join(aside.Dir, fmt.Sprintf("old-%08d", step)) }
+	var moved []int
+	defer func() {
+		if err != nil {
+			for _, step := range moved {
+				err = errors.Join(err, os.Rename(gone(step), f.cutPath(step)))
+			}
+		}
+	}()
+	for _, step := range slices.Backward(steps) { // what is left is a shorter run at any time
+		if step < cut.Step {
+			break
+		}
+		if err := os.Rename(f.cutPath(step), gone(step)); err != nil {
+			return "", err
+		}
+		moved = append(moved, step)
+	}
+	if err := os.Rename(filepath.Join(aside.Dir, filepath.Base(f.cutPath(cut.Step))), f.cutPath(cut.Step)); err != nil {
+		return "", err
+	}
+	moved = nil
+	return digest, atomicfile.SyncDir(f.path(cutsFolder))
 }
 
 func (f folder) cutPath(step int) string { return f.path(cutsFolder, fmt.Sprintf("%08d", step)) }

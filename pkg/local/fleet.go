@@ -131,7 +131,7 @@ type fleet struct {
 }
 
 // openFleet starts the replicas and waits until all have come.
-func (p *Parts) openFleet(ctx context.Context, b *backend.Backend, opts Options, notice func(string)) (_ *fleet, err error) {
+func (p *Parts) openFleet(ctx context.Context, b *backend.Backend, opts Options, book coordinator.Book, notice func(string)) (_ *fleet, err error) {
 	yaml, err := experiment.Marshal(p.Config)
 	if err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (p *Parts) openFleet(ctx context.Context, b *backend.Backend, opts Options,
 	}
 	f.Fleet, err = coordinator.New(ctx, coordinator.Config{
 		Server: f.server, Token: token, Experiment: replica.Offer{Experiment: yaml, Dir: dir}, Layout: p.layout(), Averaging: p.Config.Averaging,
-		Platform: replica.Platform(opts.Version, b.Fingerprint().String()), Replicas: replicas, Steps: p.Steps, Every: p.looks(), Notice: notice,
+		Platform: replica.Platform(opts.Version, b.Fingerprint().String()), Replicas: replicas, Steps: p.Steps, Every: p.looks(), Book: book, Notice: notice,
 	})
 	if err != nil {
 		f.stop()
@@ -251,7 +251,7 @@ func (r *run) open(ctx context.Context) (err error) {
 	if r.backend, err = backend.Open(ctx, r.parts.Config.Backend, r.opts.Backend); err != nil {
 		return err
 	}
-	f, err := r.parts.openFleet(ctx, r.backend, r.opts, func(text string) {
+	f, err := r.parts.openFleet(ctx, r.backend, r.opts, r.keeper.journal, func(text string) {
 		if r.show != nil {
 			r.show.Log(text)
 			r.muster()

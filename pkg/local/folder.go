@@ -58,7 +58,7 @@ func createFolder(dir string) (_ folder, err error) {
 		return f, fmt.Errorf("output folder: %w", err)
 	case slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == experimentFile }):
 		return f, fmt.Errorf("output folder %s: %w, want --resume to go on with it, or another --out", dir, ErrRunExists)
-	case len(entries) == 1 && entries[0].Name() == cutsFolder && isEmpty(filepath.Join(dir, cutsFolder)):
+	case isEmpty(filepath.Join(dir, cutsFolder)) && !slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() != cutsFolder && e.Name() != coordinatorFolder }):
 		// A run that was killed before its first cut left no more than this.
 	case len(entries) > 0:
 		return f, fmt.Errorf("output folder %s: not empty, want an empty or a new folder as --out", dir)

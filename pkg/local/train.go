@@ -101,6 +101,7 @@ type run struct {
 	redone  int // steps made again in earlier starts
 	monitor monitor
 	crew    *crew // nil where one replica trains, or none
+	keeper  *keeper
 }
 
 // Train trains an experiment from its start or from its last cut, and leaves everything in the run's folder. Nothing is
@@ -139,6 +140,17 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 			err = errors.Join(err, r.folder.removeUnstarted())
 		}
 	}()
+	var cut *checkpoint.Cut
+	var skipped []error
+	if opts.Resume {
+		if cut, skipped, err = r.folder.cuts().LatestGood(); err != nil {
+			return nil, fmt.Errorf("resume: %w", err)
+		}
+	}
+	if r.keeper, err = parts.openKeeper(ctx, r.folder.dir, cut); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.keeper.close()) }()
 	if err := r.open(ctx); err != nil {
 		return nil, err
 	}
@@ -148,7 +160,7 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 	}()
 	defer func() { err = errors.Join(err, r.close()) }()
 	if opts.Resume {
-		err = r.resume()
+		err = r.resume(cut, skipped)
 	} else {
 		err = r.start()
 	}
@@ -226,6 +238,9 @@ func (r *run) start() (err error) {
 	if err := r.parts.begin(r.trainer, r.opts.Params); err != nil {
 		return err
 	}
+	if err := r.work(-1); err != nil {
+		return err
+	}
 	if err := r.folder.writeExperiment(r.parts.Config); err != nil {
 		return err
 	}
@@ -243,16 +258,23 @@ func (r *run) start() (err error) {
 	return r.keepFrame()
 }
 
-// resume goes on from the newest cut that is whole.
-func (r *run) resume() error {
-	cut, skipped, err := r.folder.cuts().LatestGood()
-	if err != nil {
-		return fmt.Errorf("resume: %w", err)
+// work begins the generation of a training without replicas.
+func (r *run) work(from int) error {
+	if _, led := r.trainer.(*fleet); led {
+		return nil
 	}
+	return r.keeper.work(from)
+}
+
+// resume goes on from the newest cut that is whole.
+func (r *run) resume(cut *checkpoint.Cut, skipped []error) (err error) {
 	if r.info, err = runlog.ReadRunInfo(r.folder.dir); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
 	if err := r.trainer.Restore(cut); err != nil {
+		return fmt.Errorf("resume: %w", err)
+	}
+	if err := r.work(cut.Step); err != nil {
 		return fmt.Errorf("resume: %w", err)
 	}
 	r.lastCut = cut.Step
@@ -423,7 +445,12 @@ func (r *run) cut() error {
 	if err != nil {
 		return r.withLastCut(err)
 	}
-	digest, err := r.folder.cuts().Save(cut)
+	if _, led := r.trainer.(*fleet); !led { // a fleet writes its cuts down itself
+		if err := r.keeper.journal.Commit(r.keeper.generation, cut)(); err != nil {
+			return err
+		}
+	}
+	digest, err := r.keeper.link(context.Background(), r.folder.cuts())
 	if err != nil {
 		return err
 	}
