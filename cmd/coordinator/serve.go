@@ -47,8 +47,9 @@ Ctrl-C or SIGTERM hands the leadership over and ends. Exit code 75 asks to be st
 		Example: `  coordinator serve
   coordinator serve --name a --listen :8443 --peer-listen :7000 --nats-listen :4222 --tls-cert a.pem --tls-key a.key --tls-ca ca.pem \
       --bootstrap-expect 3 --peers a:7000,b:7000,c:7000 --nats-cluster-listen :6222 --nats-routes a:6222,b:6222,c:6222
+  coordinator serve --name a --data-dir a --nats-cluster-listen 127.0.0.1:6222
   coordinator serve --name b --data-dir b --listen 127.0.0.1:8444 --nats-listen 127.0.0.1:4223 --peer-listen 127.0.0.1:7001 \
-      --join 127.0.0.1:7000`,
+      --nats-cluster-listen 127.0.0.1:6223 --nats-routes 127.0.0.1:6222 --join 127.0.0.1:7000`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return f.serve(cmd) },
 	}
@@ -65,7 +66,7 @@ Ctrl-C or SIGTERM hands the leadership over and ends. Exit code 75 asks to be st
 	flags.StringVar(&c.API, "advertise", "", "`URL` of that for others (default: the address)")
 	flags.StringVar(&f.cfg.NATS.Listen, "nats-listen", "127.0.0.1:4222", "`address` of the message server in this process")
 	flags.StringVar(&c.NATS, "nats-advertise", "", "`URL` of that for replicas (default: the address)")
-	flags.StringVar(&f.clustered, "nats-cluster-listen", "", "`address` for the message servers of the other coordinators")
+	flags.StringVar(&f.clustered, "nats-cluster-listen", "", "`address` for the message servers of the other coordinators; give it to the first one too, if others may join later")
 	flags.StringSliceVar(&f.routes, "nats-routes", nil, "`addresses` of all coordinators' message servers, for each other")
 	flags.StringVar(&f.secret, "nats-cluster-secret-file", "", "`file` with what message servers show each other, in place of certificates")
 	flags.StringVar(&f.cfg.NATS.URL, "nats-url", "", "`URLs` of a NATS of your own, in place of the one in this process")
@@ -103,8 +104,8 @@ func (f *serveFlags) serve(cmd *cobra.Command) error {
 	} else if cfg.NATS.Dial.Credentials != "" {
 		return usageErrorf("--nats-credentials: are for a NATS of your own, want --nats-url")
 	}
-	if (f.clustered == "") != (len(f.routes) == 0) {
-		return usageErrorf("--nats-cluster-listen, --nats-routes: want both or neither")
+	if f.clustered == "" && len(f.routes) > 0 {
+		return usageErrorf("--nats-routes: the others find this one by its own address, want --nats-cluster-listen too")
 	}
 	if !(f.blobRate > 0) {
 		return usageErrorf("--blob-write-rate: %g, want a positive number of MB/s", f.blobRate)

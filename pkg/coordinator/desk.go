@@ -32,6 +32,8 @@ type Config struct {
 	// does not wait, having none left is an error.
 	Waits func(waiting bool)
 
+	// Servers are the URLs of the message servers, separated by commas, as they are now: replicas hear of it. nil: they stay.
+	Servers func() string
 	// Grace is how long a replica may be unreachable before it is lost: while its connection moves to another server nobody
 	// answers for it. 0 where there is one server.
 	Grace time.Duration
@@ -110,6 +112,9 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 	}
 	d := &desk{roll: newRoll(cfg.Lead, cfg.Name, cfg.Platform, book, time.Now), conn: conn, place: place, giver: transport.NewGiver(), grace: cfg.Grace, times: new(punctuality)}
 	d.ended, d.end = context.WithCancel(context.Background())
+	if cfg.Servers != nil {
+		d.servers = cfg.Servers
+	}
 	d.recall(past.Leases)
 	f := newFleet(cfg, book, d, time.Now)
 	f.over = func() error { return context.Cause(cfg.Lead) }

@@ -18,6 +18,8 @@ type roll struct {
 	now  func() time.Time
 	book Book
 	who  string // leads
+	// servers are those of messages, where that may change.
+	servers func() string
 
 	mu       sync.Mutex
 	registry *registry
@@ -33,7 +35,7 @@ type living struct {
 }
 
 func newRoll(lead context.Context, who, platform string, book Book, now func() time.Time) *roll {
-	return &roll{lead: lead, now: now, book: book, who: who, registry: newRegistry(platform, replica.Lease), news: make(chan struct{}), members: map[string]*living{}}
+	return &roll{lead: lead, servers: func() string { return "" }, now: now, book: book, who: who, registry: newRegistry(platform, replica.Lease), news: make(chan struct{}), members: map[string]*living{}}
 }
 
 // recall takes over the leases that another coordinator gave, each as if it had just been renewed: nobody has counted since.
@@ -113,7 +115,7 @@ func (r *roll) heartbeat(_ context.Context, m transport.Message) (transport.Mess
 	if err != nil {
 		return transport.Message{}, err
 	}
-	return m.Reply(transport.TypeHeartbeatAck, transport.HeartbeatAck{Leader: r.who, Drain: member.draining}.Append(nil)), nil
+	return m.Reply(transport.TypeHeartbeatAck, transport.HeartbeatAck{Leader: r.who, Servers: r.servers(), Drain: member.draining}.Append(nil)), nil
 }
 
 // leave lets a replica go that holds nothing; one that does is asked to come again, when its shards are elsewhere.

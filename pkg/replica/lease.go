@@ -80,7 +80,7 @@ func (l *lease) acquire(ctx, over context.Context) error {
 
 // renew sends heartbeats.
 func (l *lease) renew(ctx, over context.Context) error {
-	heard := time.Now()
+	heard, servers := time.Now(), ""
 	tick := time.NewTicker(Heartbeat)
 	defer tick.Stop()
 	for {
@@ -110,6 +110,12 @@ func (l *lease) renew(ctx, over context.Context) error {
 			ack, err := transport.DecodeHeartbeatAck(answer.Payload)
 			if err != nil {
 				return err
+			}
+			if ack.Servers != "" && ack.Servers != servers {
+				if err := l.conn.SetServers(ack.Servers); err != nil {
+					l.worker.log.Warn("message servers", "error", err)
+				}
+				servers = ack.Servers
 			}
 			if ack.Drain {
 				return errDrained

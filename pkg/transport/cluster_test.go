@@ -288,3 +288,39 @@ func TestStrangeServersStayOut(t *testing.T) {
 	asker.Close()
 	answerer.Close()
 }
+
+// A connection that is told of servers that joined later moves to one of them when its own is gone.
+func TestConnectionMovesToAServerThatJoinedLater(t *testing.T) {
+	start := func(name string, routes ...string) *Server {
+		s, err := StartServer(t.Context(), ServerOptions{Name: name, Listen: "127.0.0.1:0", Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Routes: routes}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		return s
+	}
+	first := start("a")
+	back := make(chan struct{}, 1)
+	c, err := Dial(t.Context(), Options{URL: first.URL(), Notify: func(e Event) {
+		if e.Kind == Reconnected {
+			back <- struct{}{}
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	second := start("b", first.Routes())
+	if err := c.SetServers(first.URL() + "," + second.URL()); err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	select {
+	case <-back:
+	case <-time.After(time.Minute):
+		t.Fatal("the connection has not come back after a minute")
+	}
+	if err := c.SetServers("no url:"); err == nil {
+		t.Error("a URL that is none was taken")
+	}
+}

@@ -75,6 +75,7 @@ const (
 type Conn struct {
 	nats       *nats.Conn
 	experiment uint64
+	local      bool // to the server in this process
 	notify     func(Event)
 	counts     counters
 
@@ -97,7 +98,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	if _, err := o.secret(); err != nil {
 		return nil, fmt.Errorf("transport: dial: %w", err)
 	}
-	c := &Conn{experiment: o.Experiment, notify: o.Notify, services: map[*Service]struct{}{}, calls: map[*call]struct{}{}}
+	c := &Conn{experiment: o.Experiment, local: o.Server != nil, notify: o.Notify, services: map[*Service]struct{}{}, calls: map[*call]struct{}{}}
 	if c.notify == nil {
 		c.notify = func(Event) {}
 	}
@@ -326,6 +327,18 @@ func (c *Conn) checkAnswer(subject string, m, answer Message) error {
 		return &StaleError{Message: m.Generation, Current: answer.Generation}
 	case m.Type.Bound() && answer.Generation != m.Generation:
 		return c.refuse(subject, &StaleError{Message: answer.Generation, Current: m.Generation})
+	}
+	return nil
+}
+
+// SetServers says where the connection goes when its own server is gone, from now on: URLs as in [Options], separated by
+// commas. It stays where it is meanwhile. A connection within the process has no other place to go.
+func (c *Conn) SetServers(urls string) error {
+	if c.local {
+		return nil
+	}
+	if err := c.nats.SetServerPool(strings.Split(urls, ",")); err != nil {
+		return fmt.Errorf("transport: servers %s: %w", Options{URL: urls}.target(), natsError(err))
 	}
 	return nil
 }

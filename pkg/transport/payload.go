@@ -63,20 +63,20 @@ func DecodeHeartbeat(b []byte) (Heartbeat, error) {
 
 // HeartbeatAck answers a heartbeat, with the present generation in the header.
 type HeartbeatAck struct {
-	Leader string // name of the coordinator that leads
-	URL    string // where its HTTP API is
-	Drain  bool   // the replica should leave at the next cut
+	Leader  string // name of the coordinator that leads
+	Servers string // of messages, URLs separated by commas, see Conn.SetServers; empty: as they were
+	Drain   bool   // the replica should leave at the next cut
 }
 
 // Append appends the encoded value to dst. Texts longer than 1 KiB are refused by the decoder.
 func (a HeartbeatAck) Append(dst []byte) []byte {
-	return appendBool(appendText(appendText(dst, a.Leader), a.URL), a.Drain)
+	return appendBool(appendText(appendText(dst, a.Leader), a.Servers), a.Drain)
 }
 
 // DecodeHeartbeatAck reads what HeartbeatAck.Append wrote.
 func DecodeHeartbeatAck(b []byte) (HeartbeatAck, error) {
 	r := reader{b: b}
-	a := HeartbeatAck{Leader: r.text(), URL: r.text(), Drain: r.bool()}
+	a := HeartbeatAck{Leader: r.text(), Servers: r.text(), Drain: r.bool()}
 	return decoded(a, &r, "HB_ACK")
 }
 

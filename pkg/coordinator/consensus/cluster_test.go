@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,18 +210,28 @@ func TestOneGrowsToThreeWhileItWorks(t *testing.T) {
 	c.cfg["a"] = cfg
 	c.start("a")
 
-	var count atomic.Int32
+	var mu sync.Mutex // of what follows
 	var names []string
+	nodes := []*Node{c.nodes["a"]}
+	count := func() int {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(names)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for ctx.Err() == nil {
-			name := fmt.Sprint("y", count.Load())
+		for i := 0; ctx.Err() == nil; i++ {
+			mu.Lock()
+			n := nodes[i%len(nodes)]
+			mu.Unlock()
+			name := fmt.Sprint("y", i)
 			id := ledger.ID{}
 			copy(id[:], name)
-			if out, err := c.nodes["a"].Apply(ctx, id, createExperiment(name)); err == nil && out.Err == nil {
+			if out, err := n.Apply(ctx, id, createExperiment(name)); err == nil && out.Err == nil {
+				mu.Lock()
 				names = append(names, name)
-				count.Add(1)
+				mu.Unlock()
 			}
 			time.Sleep(time.Millisecond) // it is a test of growing, not of speed
 		}
@@ -233,11 +242,11 @@ func TestOneGrowsToThreeWhileItWorks(t *testing.T) {
 		cfg := c.configure(name)
 		cfg.Join = c.cfg["a"].Peer.Listen
 		c.cfg[name] = cfg
-		n, err := Open(within(t), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer n.Close()
+		c.start(name)
+		n := c.nodes[name]
+		mu.Lock()
+		nodes = append(nodes, n)
+		mu.Unlock()
 		eventually(t, "a new voter", func() bool {
 			servers, err := n.servers()
 			for _, s := range servers {
@@ -247,15 +256,15 @@ func TestOneGrowsToThreeWhileItWorks(t *testing.T) {
 			}
 			return false
 		})
-		at := count.Load()
-		eventually(t, "more entries", func() bool { return count.Load() > at })
-		defer func() { c.nodes[name] = n }()
+		at := count()
+		eventually(t, "more entries", func() bool { return count() > at })
 	}
 	cancel()
 	wg.Wait()
 	if servers, err := c.nodes["a"].servers(); err != nil || len(servers) != 3 || servers[0].Address == "a" {
 		t.Errorf("members %v, %v", servers, err)
 	}
+	c.leader()
 	c.has(append(names, "x")...)
 }
 

@@ -115,7 +115,7 @@ func (p *peerPort) accept() {
 }
 
 // greet hands a connection on to who it is for.
-func (p *peerPort) greet(conn net.Conn) {
+func (p *peerPort) greet(conn *trackedConn) {
 	var first [1]byte
 	conn.SetDeadline(time.Now().Add(greeting))
 	_, err := io.ReadFull(conn, first[:])
@@ -153,19 +153,19 @@ func (p *peerPort) open(ctx context.Context, address string, speaks byte) (net.C
 		}
 		conn = secure
 	}
-	conn, ok := p.track(conn)
+	tracked, ok := p.track(conn)
 	if !ok {
 		return nil, net.ErrClosed
 	}
-	if _, err := conn.Write([]byte{speaks}); err != nil {
-		conn.Close()
+	if _, err := tracked.Write([]byte{speaks}); err != nil {
+		tracked.Close()
 		return nil, err
 	}
-	return conn, nil
+	return tracked, nil
 }
 
 // track sees to it that Close closes a connection.
-func (p *peerPort) track(conn net.Conn) (net.Conn, bool) {
+func (p *peerPort) track(conn net.Conn) (*trackedConn, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.conns == nil {
@@ -173,19 +173,38 @@ func (p *peerPort) track(conn net.Conn) (net.Conn, bool) {
 		return nil, false
 	}
 	p.conns[conn] = struct{}{}
-	return &trackedConn{conn, p}, true
+	return &trackedConn{Conn: conn, port: p}, true
 }
 
 type trackedConn struct {
 	net.Conn
 	port *peerPort
+	once sync.Once
+	used bool // by somebody whom the port waits for
 }
 
 func (c *trackedConn) Close() error {
-	c.port.mu.Lock()
-	delete(c.port.conns, c.Conn)
-	c.port.mu.Unlock()
+	c.once.Do(func() {
+		c.port.mu.Lock()
+		delete(c.port.conns, c.Conn)
+		c.port.mu.Unlock()
+		if c.used {
+			c.port.wg.Done()
+		}
+	})
 	return c.Conn.Close()
+}
+
+// use makes the port's Close wait until somebody closes the connection.
+func (c *trackedConn) use() bool {
+	c.port.mu.Lock()
+	defer c.port.mu.Unlock()
+	if c.port.conns == nil {
+		return false
+	}
+	c.used = true
+	c.port.wg.Add(1)
+	return true
 }
 
 // Close closes the port and all connections, in and out, and waits until nothing of it runs.
@@ -212,7 +231,7 @@ func (p *peerPort) Close() error {
 // branch is the part of the port's connections that speak one protocol. It is a [net.Listener], and raft's way out.
 type branch struct {
 	port   *peerPort
-	conns  chan net.Conn
+	conns  chan *trackedConn
 	once   sync.Once
 	closed chan struct{}
 }
@@ -220,14 +239,18 @@ type branch struct {
 var _ raft.StreamLayer = (*branch)(nil)
 
 func (p *peerPort) branch() *branch {
-	return &branch{port: p, conns: make(chan net.Conn), closed: make(chan struct{})}
+	return &branch{port: p, conns: make(chan *trackedConn), closed: make(chan struct{})}
 }
 
-// Accept implements [net.Listener].
+// Accept implements [net.Listener]. Raft answers heartbeats by itself, on the connection's goroutine, and notes a new term even
+// after it was shut down: the port waits for whoever has a connection.
 func (b *branch) Accept() (net.Conn, error) {
 	select {
 	case conn := <-b.conns:
-		return conn, nil
+		if conn.use() {
+			return conn, nil
+		}
+		conn.Close()
 	case <-b.closed:
 	case <-b.port.closed:
 	}

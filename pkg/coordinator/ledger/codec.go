@@ -41,6 +41,7 @@ const (
 	kindLeaseEnd
 	kindGenerationOpen
 	kindCutCommit
+	kindExpRespec
 )
 
 func (Noop) kind() kind           { return kindNoop }
@@ -59,6 +60,7 @@ func (Register) kind() kind       { return kindRegister }
 func (LeaseEnd) kind() kind       { return kindLeaseEnd }
 func (GenerationOpen) kind() kind { return kindGenerationOpen }
 func (CutCommit) kind() kind      { return kindCutCommit }
+func (ExpRespec) kind() kind      { return kindExpRespec }
 
 // Encode is the entry's one encoding, which [Decode] reads. What does not fit it, an entry of more than [MaxEntry] bytes too,
 // is ErrInvalid. Entry.At is cut to the millisecond.
@@ -121,7 +123,7 @@ func decode(data []byte) (Entry, error) {
 func (e *Entry) head(c *coder, k kind) {
 	c.id(&e.Exp)
 	c.time(&e.At)
-	if known := (k >= kindNoop && k <= kindQuotaPut) || (k >= kindExpCreate && k <= kindCutCommit); known {
+	if known := (k >= kindNoop && k <= kindQuotaPut) || (k >= kindExpCreate && k <= kindExpRespec); known {
 		c.want((e.Exp == ID{}) == (k < kindExpCreate), "experiment %s, want one for commands about an experiment, zero for others", e.Exp)
 	}
 }
@@ -162,6 +164,8 @@ func (c *coder) command(k kind, cmd Command) Command {
 		return body(c, cmd, (*GenerationOpen).fields)
 	case kindCutCommit:
 		return body(c, cmd, (*CutCommit).fields)
+	case kindExpRespec:
+		return body(c, cmd, (*ExpRespec).fields)
 	}
 	return nil
 }
@@ -232,8 +236,12 @@ func (v *ExpCreate) fields(c *coder) {
 	c.u32(&v.Min)
 	c.i32(&v.Priority)
 	c.duration(&v.CutEvery)
-	c.want(v.Shards >= 1 && v.Shards <= maxShards, "%d shards, want 1 to %d", v.Shards, maxShards)
+	c.shards(v.Shards)
 	c.want(v.Min <= v.Wanted(), "%d replicas to begin with, want at most %d", v.Min, v.Wanted())
+}
+
+func (c *coder) shards(n uint32) {
+	c.want(n >= 1 && n <= maxShards, "%d shards, want 1 to %d", n, maxShards)
 }
 
 // Wanted is the number of replicas that it takes at most.
@@ -292,6 +300,14 @@ func (v *CutCommit) fields(c *coder) {
 	c.u64(&v.Generation)
 	c.cut(&v.Step, &v.Manifest, &v.Parts, &v.Conservation)
 	c.bool(&v.Replace)
+}
+
+func (v *ExpRespec) fields(c *coder) {
+	c.u64(&v.Version)
+	c.blob(&v.Spec, MaxSpec)
+	c.u32(&v.Shards)
+	c.shards(v.Shards)
+	c.cut(&v.Step, &v.Manifest, &v.Parts, &v.Conservation)
 }
 
 // cut is what a cut in the state has of its command.

@@ -33,6 +33,7 @@ func examples() []Command {
 		LeaseEnd{"r0", 17, true},
 		GenerationOpen{3, []string{"r0", "r1", "r0"}, 300},
 		CutCommit{3, 400, digest(5), []Part{{"a", digest(6), 7}, {"b", digest(8), 9}}, Conservation{1, 2, 3, 4, 5, 6}, true},
+		ExpRespec{13, []byte("name: moons"), 8, 400, digest(5), []Part{{"a", digest(6), 7}}, Conservation{1, 2, 3, 4, 5, 6}},
 	}
 }
 

@@ -182,6 +182,8 @@ func ExperimentSecret(cluster [32]byte, id ID) string {
 //   - ExpSet with Version 0, ExpPhase, NodePut, TokenPut and QuotaPut set again what others have set otherwise since; NodePut and
 //     TokenPut bring back what was deleted;
 //   - GenerationOpen, and CutCommit of a cut that is not kept any more, are ErrStale or ErrConflict;
+//   - ExpRespec is ErrConflict behind a later cut;
+//   - ExpCreate of an experiment that ExpRespec has changed since is ErrExists;
 //   - ExpCreate and ExpDelete of an experiment that was deleted are known for the last 1024 of those.
 //
 // An entry that came to an error may be accepted when it is applied again later.
@@ -248,6 +250,8 @@ func (s *State) apply(entry Entry) (uint64, error) {
 		err = ch.generationOpen(c)
 	case CutCommit:
 		err = ch.cutCommit(c)
+	case ExpRespec:
+		err = ch.respec(c)
 	default:
 		err = fmt.Errorf("%w: command %T", ErrUnsupported, c)
 	}

@@ -180,6 +180,20 @@ type (
 		Replace bool
 	}
 
+	// ExpRespec makes another experiment of one that people want to be paused, and that is, together with the cut that goes with
+	// it: they changed its ladder. Step is the last cut's, else ErrConflict; that cut and all before it, from which the other
+	// experiment cannot go on, are forgotten. A conservation that does not hold is ErrInconsistent, and the phase stays. Version is
+	// as in ExpSet. Quotas are checked.
+	ExpRespec struct {
+		Version      uint64
+		Spec         []byte // as in ExpCreate, and Shards
+		Shards       uint32
+		Step         uint64
+		Manifest     Digest
+		Parts        []Part // one at least, by name; durable on a quorum, like the manifest
+		Conservation Conservation
+	}
+
 	// TokenPut adds or replaces a token of the HTTP interface. A secret that another token has is ErrConflict.
 	TokenPut struct{ Token Token }
 	// TokenRevoke forgets one.

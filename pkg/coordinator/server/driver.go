@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"sync"
 	"time"
 
@@ -174,7 +175,7 @@ func (d *driver) open(lead context.Context) (fleet *coordinator.Fleet, err error
 	fleet, err = coordinator.New(d.asked, coordinator.Config{
 		Server: d.server, URL: d.url, Dial: d.dial, Token: secret, Book: d.book, Lead: d.asked, Name: d.name,
 		Experiment: replica.Offer{Experiment: d.exp.Spec, Dir: d.exp.Dir}, Layout: d.led.Layout, Averaging: d.led.Averaging,
-		Replicas: least, Steps: d.led.Steps, Every: d.led.Looks, Grace: grace,
+		Replicas: least, Steps: d.led.Steps, Every: d.led.Looks, Grace: grace, Servers: d.servers,
 		Waits:  func(waiting bool) { d.waits(lead, waiting, "for replicas: none is left") },
 		Notice: func(text string) { d.log.Info(text) }, Log: d.log,
 	})
@@ -189,6 +190,12 @@ func (d *driver) open(lead context.Context) (fleet *coordinator.Fleet, err error
 	}
 	d.waits(lead, false, "")
 	return fleet, d.record.open(d.metrics, d.exp.ID, fleet.Step())
+}
+
+// servers are the message servers that replicas may go to.
+func (d *driver) servers() (urls string) {
+	_, _, _ = d.node.View(d.asked, consensus.Stale, func(s *ledger.State) { urls = strings.Join(natsOf(s), ",") }) // never fails
+	return urls
 }
 
 // grace is how long a replica may be unreachable while its connection moves to another server.

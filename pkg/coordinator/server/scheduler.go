@@ -119,13 +119,19 @@ func (l *leadership) read(ctx context.Context) (c cluster, err error) {
 	_, _, err = l.ledger.View(ctx, consensus.Leader, func(st *ledger.State) {
 		c.exps = st.Experiments()
 		_, c.secret, _ = st.Cluster()
-		for _, n := range st.Nodes() {
-			if n.NATS != "" && !slices.Contains(c.nats, n.NATS) {
-				c.nats = append(c.nats, n.NATS)
-			}
-		}
+		c.nats = natsOf(st)
 	})
 	return c, err
+}
+
+// natsOf are the URLs of the message servers.
+func natsOf(st *ledger.State) (urls []string) {
+	for _, n := range st.Nodes() {
+		if n.NATS != "" && !slices.Contains(urls, n.NATS) {
+			urls = append(urls, n.NATS)
+		}
+	}
+	return urls
 }
 
 // look does all that there is to do now. next is when there will be more, if nothing happens; zero: never.
