@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all test check fmt vet staticcheck build xla xla-cuda bench gpu-check gpu-check-build
+.PHONY: all test check fmt vet staticcheck build xla xla-cuda bench chaos gpu-check gpu-check-build
 
 all: build
 
@@ -20,7 +20,7 @@ test: xla
 	$(GO) test -timeout 20m ./...
 
 fmt:
-	@files=$$(gofmt -l cmd pkg); test -z "$$files" || { echo "not gofmt'd:" $$files; exit 1; }
+	@files=$$(gofmt -l cmd pkg test); test -z "$$files" || { echo "not gofmt'd:" $$files; exit 1; }
 
 vet:
 	$(GO) vet ./...
@@ -34,6 +34,11 @@ check: fmt vet staticcheck test
 # The table of docs/benchmarks.md; needs the Python packages of benchmarks/requirements.txt.
 bench:
 	python3 benchmarks/run.py
+
+# Trains on three coordinators and eight replicas while they are killed, frozen and cut off; docs/reliability.md has what comes
+# out. KELVIN_CHAOS_SEED repeats a run.
+chaos:
+	KELVIN_CHAOS=long $(GO) test -count=1 -timeout 60m -p 1 -v ./pkg/coordinator/consensus ./test/chaos
 
 gpu-check-build:
 	scripts/gpu-check.sh build

@@ -19,16 +19,18 @@ type size struct {
 	deck                   Deck
 	faults                 int
 	longest                time.Duration // of a fault
-	steps                  int           // of an experiment
+	experiments            []string
+	steps                  int // of each
 }
 
 var (
-	short = size{3, 4, Commonest, 8, 7 * time.Second, 3000}
-	long  = size{3, 8, Everything, 60, 30 * time.Second, 20000}
+	short = size{3, 4, Commonest, 8, 7 * time.Second, []string{ladder, groups}, 500}
+	long  = size{3, 8, Everything, 60, 30 * time.Second, []string{ladder, groups, columns}, 6000}
 )
 
-// The experiments: chains whose states move between replicas, and groups whose parameters are averaged with momentum and sent
-// with errors that are made good later, which makes for all the state that there is.
+// The experiments: chains whose states move between replicas; groups whose parameters are averaged with momentum and sent with
+// errors that are made good later; columns that wait in a buffer, with fewer shards than replicas. Together they have all the
+// state that a cut can hold.
 const ladder = `
 name: ladder
 seed: 11
@@ -58,8 +60,25 @@ evaluate: {samples: 64, scans: 4, measure: 0, projections: 8}
 backend: {kind: go, threads: 1}
 `
 
+const columns = `
+name: columns
+seed: 13
+data: {dataset: two_moons, samples: 300, noise: 0.1, test_samples: 0}
+model: {kind: mlp, hidden: [8]}
+loss: {kind: parallel_tempering_cd}
+sampler: {kind: mala, steps: 2, step_size: 0.01}
+tempering: {rungs: 3, chains: 4, placement: ladder}
+buffer: {size: 12, reinit: 0.1}
+optimizer: {kind: adam, lr: 0.01, ema: 0.9}
+averaging: {groups: 3, every: 10}
+train: {steps: STEPS, batch: 16, cut_every: 1, log_every: 100}
+evaluate: {samples: 64, scans: 4, measure: 0, projections: 8}
+backend: {kind: go, threads: 1}
+`
+
 // A training that is killed, frozen and cut off, in every part and again and again, comes to the numbers of one that is left
-// alone; whatever was acknowledged stays. KELVIN_CHAOS_SEED repeats a sequence of faults.
+// alone; whatever was acknowledged stays. KELVIN_CHAOS_SEED repeats a sequence of faults,
+// KELVIN_CHAOS_DIR is an empty folder for data and logs, which stay there.
 func TestNoRunDiffersForItsFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts seven processes and kills them for a minute")
@@ -77,18 +96,16 @@ func TestNoRunDiffersForItsFaults(t *testing.T) {
 	}
 	t.Logf("KELVIN_CHAOS_SEED=%d", seed)
 	dir := t.TempDir()
-	if p := os.Getenv("TMP_PROGRAMS"); p != "" {
-		dir = p
-	} else if err := Build(t.Context(), dir); err != nil {
+	if err := Build(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	var experiments []Experiment
-	for _, text := range []string{ladder, groups} {
+	for _, text := range size.experiments {
 		experiments = append(experiments, undisturbed(t, dir, strings.Replace(text, "STEPS", strconv.Itoa(size.steps), 1)))
 	}
 	data := t.TempDir()
-	if p := os.Getenv("TMP_DATA"); p != "" {
-		data = p
+	if d := os.Getenv("KELVIN_CHAOS_DIR"); d != "" {
+		data = d
 	}
 	cluster, err := Start(t.Context(), ClusterConfig{Dir: data, Programs: dir, Coordinators: size.coordinators, Replicas: size.replicas})
 	if err != nil {
@@ -99,11 +116,6 @@ func TestNoRunDiffersForItsFaults(t *testing.T) {
 	t.Logf("\n%s", report)
 	if err != nil {
 		t.Errorf("KELVIN_CHAOS_SEED=%d: %v\n%s", seed, err, cluster.Logs(30))
-	}
-	for _, o := range report.Outcomes {
-		if o.Interval > 0 && o.Redone > 2*o.Interval {
-			t.Errorf("%s: %d steps redone, and no two cuts were more than %d apart", o.Fault, o.Redone, o.Interval)
-		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,20 +105,52 @@ func (r *run) next(ctx context.Context, gap int) error {
 	return r.next(ctx, gap)
 }
 
-// begin submits the next experiment and waits for its first step.
+// whole waits until all replicas are at work, or the experiment is over.
+func (r *run) whole(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		exp := r.watch.present().exp
+		if api.Final(exp.Phase) {
+			return nil
+		}
+		replicas, err := r.client.Replicas(ctx, exp.Name)
+		active := 0
+		for _, replica := range replicas.Items {
+			if replica.State == api.Active {
+				active++
+			}
+		}
+		if err == nil && len(replicas.Items) == len(r.Replicas) && active == min(len(r.Replicas), int(exp.Shards)) {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("experiment %s: %d of %d replicas are there, %d at work on %d shards: %w", exp.Name, len(replicas.Items), len(r.Replicas), active, exp.Shards, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// begin submits the next experiment and waits until all replicas are at work.
 func (r *run) begin(ctx context.Context) error {
 	r.at = r.experiments[r.begun%len(r.experiments)]
 	r.begun++
 	name := fmt.Sprintf("%s-%d", r.at.Name, r.begun)
+	all := uint32(len(r.Replicas)) // those beyond its shards stand by
 	quick, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	if _, err := r.client.Submit(quick, api.Submit{Name: name, YAML: string(r.at.YAML), MinReplicas: 1}); err != nil {
+	if _, err := r.client.Submit(quick, api.Submit{Name: name, YAML: string(r.at.YAML), Replicas: all, MinReplicas: all}); err != nil {
 		return err
 	}
 	r.say("experiment %s", name)
 	r.watch = r.observe(ctx, name)
-	_, err := r.watch.until(ctx, patience, func(e api.Experiment) bool { return e.Step > 0 })
-	return err
+	if _, err := r.watch.until(ctx, patience, func(e api.Experiment) bool { return e.Step > 0 }); err != nil {
+		return err
+	}
+	return r.whole(ctx)
 }
 
 // suffer lets a fault happen and waits until it is over and mended.
@@ -142,19 +175,18 @@ func (r *run) suffer(ctx context.Context, f Fault) error {
 		return fmt.Errorf("no answer %v after it was over: %w", answers, err)
 	}
 	answered := time.Since(healed)
-	for _, p := range r.Replicas {
-		if !p.Running() {
-			return fmt.Errorf("replica %s does not run", p.Name)
-		}
-	}
 	// Mended is what trains again, with all that was lost made again.
 	high := r.watch.highest()
 	if _, err := r.watch.until(ctx, patience, func(e api.Experiment) bool { return api.Final(e.Phase) || e.Step > high+mended }); err != nil {
 		return err
 	}
-	longest, redone := r.watch.standstill(struck, time.Now())
-	r.report.add(Outcome{Fault: f, Whom: whom, Standstill: longest, Answered: answered, Redone: redone, Interval: r.watch.interval()})
-	r.say("      %s: no step for %v, %d redone; answers after %v", whom, longest.Round(time.Millisecond), redone, answered.Round(time.Millisecond))
+	longest, redone, took := r.watch.standstill(struck, time.Now())
+	if err := r.whole(ctx); err != nil {
+		return err
+	}
+	o := Outcome{Fault: f, Whom: whom, Standstill: longest, Answered: answered, Whole: time.Since(healed), Redone: redone, Again: took}
+	r.report.add(o)
+	r.say("      %s", o)
 	if _, err := r.verify(ctx, r.client); err != nil {
 		return err
 	}
@@ -182,9 +214,36 @@ func (r *run) finish(ctx context.Context) error {
 			return fmt.Errorf("experiment %s: coordinator %s: %w", exp.Name, co.Name, err)
 		}
 	}
+	if err := r.free(ctx); err != nil {
+		return fmt.Errorf("experiment %s: %w", exp.Name, err)
+	}
 	r.report.finished(exp, r.watch)
 	r.say("experiment %s: all %d steps, digest %.12s as without faults", exp.Name, exp.Steps, r.at.Digest)
 	return errors.Join(r.watch.faults(), r.unexpected())
+}
+
+// free waits until all replicas ask for other work.
+func (r *run) free(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		pool, err := r.client.Pool(ctx)
+		free := map[string]bool{}
+		for _, p := range pool.Items {
+			free[p.ID] = p.Experiment == ""
+		}
+		busy := slices.DeleteFunc(slices.Clone(r.Replicas), func(p *Place) bool { return free[p.Name] })
+		if err == nil && len(busy) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("it is over, and after %v replica %s asks for no other work: %w", patience, busy[0].Name, errors.Join(err, ctx.Err()))
+		case <-tick.C:
+		}
+	}
 }
 
 // agrees wants of a coordinator that it has the last cut, as it is without faults. One that was away may take a while: it asks

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -51,6 +50,7 @@ type progress struct {
 type setback struct {
 	at    time.Time
 	steps uint64
+	took  time.Duration // to make them
 }
 
 // observe begins to watch an experiment.
@@ -135,17 +135,29 @@ func (w *watch) saw(before known, exp api.Experiment, asked time.Time) {
 	was := k.exp
 	k.exp, k.asked = exp, asked
 	now := time.Now()
-	switch {
-	case exp.Step > was.Step:
-		w.steps = append(w.steps, progress{now, exp.Step})
-	case exp.Step < was.Step: // with a new leader, who knows what is in the last cut
-		w.back = append(w.back, setback{now, was.Step - exp.Step})
+	if exp.StepsRedone > was.StepsRedone { // told with the next new step
+		w.setBack(now, was.Step, was.Step-min(was.Step, exp.StepsRedone-was.StepsRedone))
 	}
-	if exp.StepsRedone > was.StepsRedone && was.Phase != "" {
-		w.back = append(w.back, setback{now, exp.StepsRedone - was.StepsRedone})
+	if exp.Step < was.Step { // with a new leader, who knows what is in the last cut
+		w.setBack(now, was.Step, exp.Step)
+	}
+	if exp.Step > was.Step {
+		w.steps = append(w.steps, progress{now, exp.Step})
 	}
 	close(w.news)
 	w.news = make(chan struct{})
+}
+
+// setBack notes that the training went back from a step; w.mu is held.
+func (w *watch) setBack(now time.Time, from, to uint64) {
+	b := setback{at: now, steps: from - to}
+	for _, p := range slices.Backward(w.steps) {
+		if p.step <= to {
+			break
+		}
+		b.took = w.steps[len(w.steps)-1].at.Sub(p.at)
+	}
+	w.back = append(w.back, b)
 }
 
 // acknowledged notes cuts that a coordinator says there are: from then on, they or newer ones must be there.
@@ -217,8 +229,9 @@ func (w *watch) highest() (step uint64) {
 	return step
 }
 
-// standstill is the longest time without a new step between two times, and how many steps were made again.
-func (w *watch) standstill(from, to time.Time) (longest time.Duration, redone uint64) {
+// standstill is the longest time without a new step between two times, and what was made again: steps, and how long they had
+// taken.
+func (w *watch) standstill(from, to time.Time) (longest time.Duration, redone uint64, took time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	last := from
@@ -229,19 +242,11 @@ func (w *watch) standstill(from, to time.Time) (longest time.Duration, redone ui
 	}
 	for _, b := range w.back {
 		if b.at.After(from) && !b.at.After(to) {
-			redone += b.steps
+			redone, took = redone+b.steps, took+b.took
 		}
 	}
-	return max(longest, to.Sub(last)), redone
-}
-
-// interval is the most steps between two cuts that followed each other, as far as they were seen.
-func (w *watch) interval() (most uint64) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	last := uint64(0)
-	for _, step := range slices.Sorted(maps.Keys(w.cuts)) {
-		most, last = max(most, step-last), step
+	if !api.Final(w.known.exp.Phase) { // nobody waits for a step behind the last
+		longest = max(longest, to.Sub(last))
 	}
-	return most
+	return longest, redone, took
 }

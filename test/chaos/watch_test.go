@@ -3,6 +3,7 @@
 package chaos
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -85,6 +86,27 @@ func TestWhatMustNotBeIsNoticed(t *testing.T) {
 	}
 }
 
+func TestSetbacksAreSeenWithAndWithoutANewLeader(t *testing.T) {
+	w := newSight()
+	start := time.Now()
+	for i, e := range []api.Experiment{told(1, 10, 0), told(1, 20, 0), told(2, 22, 0), told(3, 5, 5), told(3, 30, 5)} {
+		if e.Generation == 2 {
+			e.StepsRedone = 15 // and those are made again already
+		}
+		w.saw(w.present(), e, start.Add(time.Duration(i)*time.Second))
+	}
+	var redone []uint64
+	for _, b := range w.back {
+		redone = append(redone, b.steps)
+	}
+	if want := []uint64{15, 17}; !slices.Equal(redone, want) {
+		t.Errorf("%d steps redone, want %d", redone, want)
+	}
+	if highest := w.highest(); highest != 30 {
+		t.Errorf("highest step %d, want 30", highest)
+	}
+}
+
 func TestStandstillIsTheLongestGapOfTheTime(t *testing.T) {
 	w := newSight()
 	start := time.Now()
@@ -92,18 +114,31 @@ func TestStandstillIsTheLongestGapOfTheTime(t *testing.T) {
 	for _, second := range []int{0, 1, 2, 7, 8, 20} {
 		w.steps = append(w.steps, progress{at(second), uint64(second)})
 	}
-	w.back = []setback{{at(2), 5}, {at(7), 4}, {at(8), 1}}
+	w.back = []setback{{at(2), 5, time.Second}, {at(7), 4, 2 * time.Second}, {at(8), 1, 3 * time.Second}}
 	for _, tc := range []struct {
-		from, to int
-		want     time.Duration
-		redone   uint64
+		from, to   int
+		want, took time.Duration
+		redone     uint64
 	}{
-		{1, 9, 5 * time.Second, 10},
-		{3, 8, 4 * time.Second, 5}, // from the beginning of the time to the first step in it
-		{8, 15, 7 * time.Second, 0},
+		{1, 9, 5 * time.Second, 6 * time.Second, 10},
+		{3, 8, 4 * time.Second, 5 * time.Second, 5}, // from the beginning of the time to the first step in it
+		{8, 15, 7 * time.Second, 0, 0},
 	} {
-		if got, redone := w.standstill(at(tc.from), at(tc.to)); got != tc.want || redone != tc.redone {
-			t.Errorf("from %d s to %d s: %v and %d redone, want %v and %d", tc.from, tc.to, got, redone, tc.want, tc.redone)
+		if got, redone, took := w.standstill(at(tc.from), at(tc.to)); got != tc.want || redone != tc.redone || took != tc.took {
+			t.Errorf("from %d s to %d s: %v, and %d redone that took %v, want %v, %d and %v", tc.from, tc.to, got, redone, took, tc.want, tc.redone, tc.took)
 		}
+	}
+}
+
+// What a setback costs is the time from the first step that is made again to the last.
+func TestASetbackCostsWhatItsStepsTook(t *testing.T) {
+	w := newSight()
+	start := time.Now()
+	for i, step := range []uint64{10, 20, 30, 40, 50} {
+		w.steps = append(w.steps, progress{start.Add(time.Duration(i) * time.Second), step})
+	}
+	w.setBack(start.Add(9*time.Second), 50, 25)
+	if want := (setback{start.Add(9 * time.Second), 25, 2 * time.Second}); w.back[0] != want {
+		t.Errorf("%+v, want %+v", w.back[0], want)
 	}
 }

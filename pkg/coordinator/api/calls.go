@@ -119,6 +119,14 @@ func (c *Client) ReplaceCut(ctx context.Context, name string, step uint64, r Rep
 	return call[Cut](ctx, c, request{method: http.MethodPost, path: path("experiments", name, "cuts", strconv.FormatUint(step, 10)), twice: true}, r)
 }
 
+// PutLadder gives a paused experiment another ladder, see [PutLadder]. Another version than the given one, 0 for any, is a
+// Conflict. Until ctx ends it is tried again, and still done once.
+func (c *Client) PutLadder(ctx context.Context, name string, l PutLadder, version uint64) (Experiment, error) {
+	r := versioned(http.MethodPut, name, version)
+	r.path, r.twice = path("experiments", name, "ladder"), true
+	return call[Experiment](ctx, c, r, l)
+}
+
 // Members are the coordinators, by name.
 func (c *Client) Members(ctx context.Context) (List[Member], error) {
 	return read[List[Member]](ctx, c, path("members"))
@@ -239,5 +247,8 @@ func (c *Client) Wait(ctx context.Context, name string, wanted func(Experiment) 
 			}
 		}
 	}
-	return exp, fmt.Errorf("api: wait for %s: %w", name, context.Cause(ctx))
+	if err := context.Cause(ctx); err != nil {
+		return exp, fmt.Errorf("api: wait for %s: %w", name, err)
+	}
+	return exp, Errorf(NotFound, "experiment %s: nothing more will be told of it", name) // the stream has an end
 }

@@ -211,11 +211,13 @@ func seeds(t *testing.T, n int) []uint64 {
 	return out
 }
 
-// extent is how many histories are checked and how long each is: more if KELVIN_CHAOS is set, the most if it is "long".
+// extent is how many histories are checked and how long each is: fewer under -short, the most if KELVIN_CHAOS is "long".
 func extent() (histories int, operations int64) {
 	switch os.Getenv("KELVIN_CHAOS") {
 	case "":
-		return 6, 1000
+		if testing.Short() {
+			return 6, 1000
+		}
 	case "long":
 		return 200, 5000
 	}
