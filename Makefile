@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all test check fmt vet staticcheck build xla xla-cuda bench chaos gpu-check gpu-check-build
+.PHONY: all test check fmt vet staticcheck build xla xla-cuda bench chaos gpu-check gpu-check-build images
 
 all: build
 
@@ -45,3 +45,7 @@ gpu-check-build:
 
 gpu-check:
 	scripts/gpu-check.sh run
+
+# ghcr.io/kelvin-ebm/kelvin:<version>-{go,cpu,cuda13}, where podman, buildah or docker works; elsewhere images/Containerfile is checked.
+images:
+	GO="$(GO)" scripts/images.sh

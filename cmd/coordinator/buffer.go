@@ -130,11 +130,19 @@ training; an experiment must be paused (` + "`coordinator pause NAME --wait`" + 
 		if err != nil {
 			return err
 		}
-		cut, src, done, err := from.load(cmd, args)
+		src, done, err := from.open(args)
 		if err != nil {
 			return err
 		}
 		defer done()
+		version, err := src.version(cmd.Context()) // before the cut is read
+		if err != nil {
+			return err
+		}
+		cut, err := src.load(cmd.Context(), last)
+		if err != nil {
+			return err
+		}
 		buffer, err := local.ReadBuffer(cut)
 		if err != nil {
 			return err
@@ -142,7 +150,7 @@ training; an experiment must be paused (` + "`coordinator pause NAME --wait`" + 
 		if err := buffer.SetArrays(cut, arrays); err != nil {
 			return usageErrorf("%s: %w", file, err)
 		}
-		if err := src.replace(cmd.Context(), cut); err != nil {
+		if err := src.replace(cmd.Context(), cut, version); err != nil {
 			return err
 		}
 		s := buffer.Stats()

@@ -453,4 +453,11 @@ func TestClusterCuts(t *testing.T) {
 	if _, _, code := execute(t.Context(), "export", "moons", "--out", filepath.Join(dir, "none")); code != 1 {
 		t.Errorf("an export of spoiled blobs: exit code %d", code)
 	}
+	clear(f.blobs) // so is one that nobody has any more
+	if stdout, stderr, code := execute(t.Context(), "cut", "verify", "moons"); code != 1 || !strings.Contains(stdout, "20") || !strings.Contains(stderr, "no cut is whole") {
+		t.Errorf("missing blobs: exit code %d, %s%s", code, stdout, stderr)
+	}
+	if _, _, code := execute(t.Context(), "cut", "verify", "moons", "--cut", "30"); code != 3 {
+		t.Errorf("a cut that is not there: exit code %d, want 3", code)
+	}
 }

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +14,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
+	"github.com/kelvin-ebm/kelvin/pkg/certs"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 	"github.com/kelvin-ebm/kelvin/pkg/local"
 )
@@ -39,6 +38,7 @@ type clusterAccess struct {
 	Endpoints []string `yaml:"endpoints" json:"endpoints"`
 	CA        string   `yaml:"ca,omitempty" json:"ca,omitempty"`                 // file of the certificates to trust; "": the system's
 	TokenFile string   `yaml:"token_file,omitempty" json:"token_file,omitempty"` // "": KELVIN_TOKEN
+	Insecure  bool     `yaml:"insecure,omitempty" json:"insecure,omitempty"`     // without TLS anywhere
 }
 
 // contextPath is where the contexts are kept.
@@ -106,6 +106,7 @@ func errNoContext(name string) error {
 type clusterFlags struct {
 	server              []string
 	tokenFile, ca, name string
+	insecure            bool
 	patience            time.Duration
 }
 
@@ -113,6 +114,7 @@ func (f *clusterFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.server, "server", nil, "`URLs` of the coordinators, with commas between (default: the variable "+serverVariable+", else the current context)")
 	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "`file` with the token (default: the variable "+local.TokenVariable+", else the context's)")
 	cmd.Flags().StringVar(&f.ca, "ca", "", "`file` with the certificates of authorities to trust (default: the variable "+caVariable+", else the context's)")
+	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "talk without TLS to any address, where something else encrypts the network (default: the variable "+local.InsecureVariable+", else the context's)")
 	cmd.Flags().StringVar(&f.name, "context", "", "`name` of the context to use in place of the current one")
 	cmd.Flags().DurationVar(&f.patience, "patience", 10*time.Second, "how long to try again while no coordinator answers or none leads; 0 tries once")
 	if err := cmd.RegisterFlagCompletionFunc("context", completeContexts); err != nil {
@@ -161,6 +163,7 @@ func (f *clusterFlags) access() (clusterAccess, error) {
 	} else if ca := os.Getenv(caVariable); ca != "" {
 		a.CA = ca
 	}
+	a.Insecure = a.Insecure || f.insecure || os.Getenv(local.InsecureVariable) == "1"
 	return a, nil
 }
 
@@ -173,34 +176,24 @@ func (f *clusterFlags) open() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := api.Config{Endpoints: a.Endpoints, Token: os.Getenv(local.TokenVariable), Patience: max(f.patience, 1)}
+	cfg := api.Config{Endpoints: a.Endpoints, Token: os.Getenv(local.TokenVariable), Patience: max(f.patience, 1), Insecure: a.Insecure}
 	if a.TokenFile != "" {
 		if cfg.Token, err = local.ReadToken(a.TokenFile); err != nil {
 			return nil, usageError{err}
 		}
 	}
 	if a.CA != "" {
-		if cfg.TLS, err = trusting(a.CA); err != nil {
+		loaded, err := certs.Load(certs.Files{CA: a.CA}, nil)
+		if err != nil {
 			return nil, usageErrorf("--ca: %w", err)
 		}
+		cfg.TLS = loaded.Client()
 	}
 	client, err := api.New(cfg)
 	if err != nil {
 		return nil, usageErrorf("--server: %w", err)
 	}
 	return client, nil
-}
-
-func trusting(path string) (*tls.Config, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s: no certificate in it, want PEM", path)
-	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, nil
 }
 
 // with calls do with a client.
@@ -291,6 +284,7 @@ func newContextUseCommand() *cobra.Command {
 func newContextSetCommand() *cobra.Command {
 	var server []string
 	var tokenFile, ca string
+	var insecure bool
 	cmd := &cobra.Command{
 		Use:   "set NAME",
 		Short: "Make a context, or change one",
@@ -302,6 +296,7 @@ token's file is kept, never the token.`,
 	cmd.Flags().StringSliceVar(&server, "server", nil, "`URLs` of the coordinators, with commas between")
 	cmd.Flags().StringVar(&tokenFile, "token-file", "", "`file` with the token")
 	cmd.Flags().StringVar(&ca, "ca", "", "`file` with the certificates of authorities to trust")
+	cmd.Flags().BoolVar(&insecure, "insecure", false, "talk without TLS to any address, where something else encrypts the network")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		f, err := readContexts()
 		if err != nil {
@@ -315,8 +310,11 @@ token's file is kept, never the token.`,
 			f.Contexts, i = append(f.Contexts, clusterAccess{Name: args[0]}), len(f.Contexts)
 		}
 		c := &f.Contexts[i]
+		if cmd.Flags().Changed("insecure") {
+			c.Insecure = insecure
+		}
 		if len(server) > 0 {
-			client, err := api.New(api.Config{Endpoints: server})
+			client, err := api.New(api.Config{Endpoints: server, Insecure: c.Insecure})
 			if err != nil {
 				return usageErrorf("--server: %w", err)
 			}

@@ -178,8 +178,9 @@ func verify(ctx context.Context, src source, steps []int) ([]verdict, error) {
 	for _, step := range steps {
 		v := verdict{Step: step}
 		cut, err := src.load(ctx, step)
-		var refused *api.Error
-		if errors.As(err, &refused) || ctx.Err() != nil || errors.Is(err, checkpoint.ErrNoCut) {
+		_, refused := errors.AsType[*api.Error](err)
+		_, damaged := errors.AsType[damage](err)
+		if refused && !damaged || ctx.Err() != nil || errors.Is(err, checkpoint.ErrNoCut) {
 			return nil, err
 		}
 		if err == nil {
@@ -323,6 +324,10 @@ func restoreCut(ctx context.Context, w io.Writer, src source, step int, dir stri
 	if _, err := local.CheckCut(cut); err != nil {
 		return err
 	}
+	version, err := src.version(ctx) // before the list, which people are asked about
+	if err != nil {
+		return err
+	}
 	there, err := src.list(ctx)
 	if err != nil {
 		return err
@@ -349,7 +354,7 @@ func restoreCut(ctx context.Context, w io.Writer, src source, step int, dir stri
 		return usageErrorf("restoring the cut of step %d drops %s of step %s for good, want --yes if that is meant",
 			cut.Step, plural(len(dropped), "the cut"), strings.Join(dropped, ", "))
 	}
-	if err := src.replace(ctx, cut); err != nil {
+	if err := src.replace(ctx, cut, version); err != nil {
 		return err
 	}
 	return printf(w, "%s is at step %d; %s\n", src.name(), cut.Step, src.goOn())

@@ -142,12 +142,17 @@ func say(cmd *cobra.Command, out outputFlag, format string, args ...any) error {
 
 // waitPhase waits until an experiment is in a phase, 0 is without end. One that ends in another phase is an error.
 func waitPhase(ctx context.Context, c *api.Client, name, phase string, timeout time.Duration) (api.Experiment, error) {
+	return waitUntil(ctx, c, name, phase, timeout, func(e api.Experiment) bool { return e.Phase == phase })
+}
+
+// waitUntil is waitPhase for an experiment in the phase of which more is wanted.
+func waitUntil(ctx context.Context, c *api.Client, name, phase string, timeout time.Duration, wanted func(api.Experiment) bool) (api.Experiment, error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, waitError{name, phase, timeout})
 		defer cancel()
 	}
-	exp, err := c.Wait(ctx, name, func(e api.Experiment) bool { return e.Phase == phase || api.Final(e.Phase) })
+	exp, err := c.Wait(ctx, name, func(e api.Experiment) bool { return wanted(e) || api.Final(e.Phase) })
 	var late waitError
 	if errors.As(err, &late) {
 		return exp, &api.Error{Code: api.Timeout, Message: late.Error(), Next: "see `coordinator describe experiment " + name + "`"}

@@ -146,7 +146,10 @@ func (n noun) command() *cobra.Command {
 	cluster.add(cmd)
 	out.add(cmd)
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again whenever it has changed")
-	cmd.Flags().StringVar(&consistency, "consistency", api.Leader, "stale: of any coordinator; leader; linearizable: with all that was acknowledged before")
+	consistency = api.Leader
+	if n.name != "pool" { // which the leader alone knows
+		cmd.Flags().StringVar(&consistency, "consistency", api.Leader, "stale: of any coordinator; leader; linearizable: with all that was acknowledged before")
+	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := out.check(); err != nil {
 			return err

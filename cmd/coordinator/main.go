@@ -42,7 +42,7 @@ func newRootCommand() *cobra.Command {
 	root.AddCommand(newServeCommand(), newCertsCommand())
 	root.AddCommand(newSubmitCommand(), newGetCommand(), newDescribeCommand(), newWatchCommand(), newLogsCommand(), newWaitCommand(), newTopCommand())
 	root.AddCommand(newPauseCommand(), newResumeCommand(), newCancelCommand(), newDeleteCommand(), newScaleCommand(), newReplicasCommand())
-	root.AddCommand(newExportCommand(), newParamsCommand(), newCutCommand(), newBufferCommand())
-	root.AddCommand(newMembersCommand(), newTokenCommand(), newQuotaCommand(), newBackupCommand(), newRestoreCommand(), newContextCommand(), newVersionCommand())
+	root.AddCommand(newExportCommand(), newParamsCommand(), newCutCommand(), newBufferCommand(), newLadderCommand())
+	root.AddCommand(newMembersCommand(), newTokenCommand(), newQuotaCommand(), newBackupCommand(), newRestoreCommand(), newContextCommand(), newVersionCommand(), newKubernetesCommand())
 	return root
 }

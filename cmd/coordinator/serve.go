@@ -71,6 +71,8 @@ Ctrl-C or SIGTERM hands the leadership over and ends. Exit code 75 asks to be st
 	flags.StringVar(&f.secret, "nats-cluster-secret-file", "", "`file` with what message servers show each other, in place of certificates")
 	flags.StringVar(&f.cfg.NATS.URL, "nats-url", "", "`URLs` of a NATS of your own, in place of the one in this process")
 	flags.StringVar(&f.cfg.NATS.Dial.Credentials, "nats-credentials", "", "`file` with the user's JWT and seed for that")
+	flags.StringVar(&f.cfg.NATS.Dial.User, "nats-user", "", "`name` of the user there, in place of a JWT")
+	flags.StringVar(&f.cfg.NATS.Dial.SecretFile, "nats-password-file", "", "`file` with that user's password")
 	flags.StringVar(&c.Peer.Listen, "peer-listen", "127.0.0.1:7000", "`address` of the port of the other coordinators; \"\": this one stays alone")
 	flags.StringVar(&c.Peer.Advertise, "peer-advertise", "", "`host:port` of that for the others, a name that stays rather than an address")
 	flags.IntVar(&c.Expect, "bootstrap-expect", 0, "wait for so many new coordinators, those of --peers, and begin the cluster with them")
@@ -84,7 +86,7 @@ Ctrl-C or SIGTERM hands the leadership over and ends. Exit code 75 asks to be st
 	flags.StringVar(&f.tls.Cert, "tls-cert", "", "`file` with the certificate, PEM; see coordinator certs")
 	flags.StringVar(&f.tls.Key, "tls-key", "", "`file` with its key")
 	flags.StringVar(&f.tls.CA, "tls-ca", "", "`file` with the authority that signs those of all coordinators")
-	flags.BoolVar(&f.cfg.Insecure, "insecure", false, "listen anywhere without TLS, where something else encrypts the network")
+	flags.BoolVar(&f.cfg.Insecure, "insecure", false, "listen anywhere without TLS, with the peer port too, where something else encrypts the network")
 	flags.StringVar(&f.cfg.Admin, "admin-listen", "", "`address` for profiles and metrics, without tokens; keep it to this machine")
 	flags.StringVar(&f.cfg.TokenFile, "admin-token-file", "", "`file` for the first token (default: admin-token in the data directory)")
 	flags.StringVar(&f.readyFile, "ready-file", "", "`file` to write once the coordinator is reached, with its addresses as JSON")
@@ -96,13 +98,23 @@ Ctrl-C or SIGTERM hands the leadership over and ends. Exit code 75 asks to be st
 func (f *serveFlags) serve(cmd *cobra.Command) error {
 	cfg := &f.cfg
 	flags := cmd.Flags()
+	credentials, user := cfg.NATS.Dial.Credentials != "", cfg.NATS.Dial.User != ""
+	if user != (cfg.NATS.Dial.SecretFile != "") || user && credentials {
+		return usageErrorf("--nats-credentials, --nats-user, --nats-password-file: want the first alone or the other two")
+	}
 	if cfg.NATS.URL != "" {
 		if flags.Changed("nats-listen") || f.clustered != "" || len(f.routes) > 0 {
 			return usageErrorf("--nats-url: a NATS of your own takes the place of the one in this process, want no --nats-listen, --nats-cluster-listen, --nats-routes")
 		}
+		if !credentials && !user {
+			return usageErrorf("--nats-url: want --nats-credentials, or --nats-user and --nats-password-file: the secrets of experiments are not for others' servers")
+		}
 		cfg.NATS.Listen = ""
-	} else if cfg.NATS.Dial.Credentials != "" {
-		return usageErrorf("--nats-credentials: are for a NATS of your own, want --nats-url")
+	} else if credentials || user {
+		return usageErrorf("--nats-credentials, --nats-user: are for a NATS of your own, want --nats-url")
+	}
+	if f.clustered == "" && f.secret != "" {
+		return usageErrorf("--nats-cluster-secret-file: is for the message servers of the other coordinators, want --nats-cluster-listen too")
 	}
 	if f.clustered == "" && len(f.routes) > 0 {
 		return usageErrorf("--nats-routes: the others find this one by its own address, want --nats-cluster-listen too")

@@ -125,7 +125,9 @@ func tokenSheet(list []api.Token) func() *sheet {
 			if t.Expires != nil {
 				expires = t.Expires.Local().Format(time.DateTime)
 			}
-			if t.Uses > 0 {
+			if t.Spent {
+				uses = "none left"
+			} else if t.Uses > 0 {
 				uses = fmt.Sprint(t.Uses)
 			}
 			if which == "" {

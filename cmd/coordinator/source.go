@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -75,8 +76,10 @@ type source interface {
 	list(ctx context.Context) ([]api.Cut, error)
 	// load reads a cut and verifies the hash of every part.
 	load(ctx context.Context, step int) (*checkpoint.Cut, error)
+	// version is what replace is told, so that it refuses where others changed something since.
+	version(ctx context.Context) (uint64, error)
 	// replace puts a cut in place of that of its step, and of all later ones.
-	replace(ctx context.Context, cut *checkpoint.Cut) error
+	replace(ctx context.Context, cut *checkpoint.Cut, version uint64) error
 	// goOn says how the training goes on from a replaced cut.
 	goOn() string
 }
@@ -163,7 +166,9 @@ func (s runSource) load(_ context.Context, step int) (*checkpoint.Cut, error) {
 	return cut, err
 }
 
-func (s runSource) replace(_ context.Context, cut *checkpoint.Cut) error {
+func (s runSource) version(context.Context) (uint64, error) { return 0, nil }
+
+func (s runSource) replace(_ context.Context, cut *checkpoint.Cut, _ uint64) error {
 	return local.ReplaceCut(s.dir, cut)
 }
 
@@ -183,6 +188,10 @@ func (s clusterSource) config(ctx context.Context) (*experiment.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.parse(exp)
+}
+
+func (s clusterSource) parse(exp api.Experiment) (*experiment.Config, error) {
 	return experiment.Parse(filepath.Join(exp.Dir, s.experiment+".yaml"), []byte(exp.YAML), nil)
 }
 
@@ -192,13 +201,7 @@ func (s clusterSource) list(ctx context.Context) ([]api.Cut, error) {
 }
 
 func (s clusterSource) load(ctx context.Context, step int) (*checkpoint.Cut, error) {
-	var cut api.Cut
-	var err error
-	if step == last {
-		cut, err = s.client.LastCut(ctx, s.experiment)
-	} else {
-		cut, err = s.client.Cut(ctx, s.experiment, uint64(step))
-	}
+	cut, err := s.find(ctx, step)
 	if err != nil {
 		return nil, err
 	}
@@ -211,27 +214,68 @@ func (s clusterSource) load(ctx context.Context, step int) (*checkpoint.Cut, err
 	})
 }
 
+// find is what the coordinators say of a cut, without reading it.
+func (s clusterSource) find(ctx context.Context, step int) (api.Cut, error) {
+	cuts, err := s.list(ctx)
+	if err != nil {
+		return api.Cut{}, err
+	}
+	for _, c := range slices.Backward(cuts) {
+		if !c.Refused && (step == last || int(c.Step) == step) {
+			return c, nil
+		}
+	}
+	message := fmt.Sprintf("experiment %s: no cut of step %d", s.experiment, step)
+	if step == last {
+		message = fmt.Sprintf("experiment %s: no cut yet", s.experiment)
+	}
+	return api.Cut{}, &api.Error{Code: api.NotFound, Message: message, Next: "see `coordinator cut ls " + s.experiment + "`"}
+}
+
+// damage is a blob of a cut that the coordinators do not have, or not whole.
+type damage struct{ error }
+
+func (d damage) Unwrap() error { return d.error }
+
 // blob is a blob of the coordinators, its bytes checked.
 func (s clusterSource) blob(ctx context.Context, digest string) ([]byte, error) {
 	var b bytes.Buffer
 	_, err := s.client.Blob(ctx, digest, &b)
+	if e, is := errors.AsType[*api.Error](err); is && e.Status != 0 && e.Code != api.NoLeader && e.Code != api.Unauthorized && e.Code != api.Forbidden {
+		err = damage{err}
+	}
 	return b.Bytes(), err
 }
 
-func (s clusterSource) replace(ctx context.Context, cut *checkpoint.Cut) error {
-	conserved, err := local.CheckCut(cut)
+func (s clusterSource) version(ctx context.Context) (uint64, error) {
+	exp, err := s.client.Experiment(ctx, s.experiment)
+	return exp.Version, err
+}
+
+func (s clusterSource) replace(ctx context.Context, cut *checkpoint.Cut, version uint64) error {
+	put, err := s.upload(ctx, cut)
 	if err != nil {
 		return err
+	}
+	_, err = s.client.ReplaceCut(ctx, s.experiment, uint64(cut.Step), put, version)
+	return err
+}
+
+// upload brings the blobs of a cut to the coordinators, if it keeps the conservation laws, and says which they are.
+func (s clusterSource) upload(ctx context.Context, cut *checkpoint.Cut) (put api.ReplaceCut, err error) {
+	conserved, err := local.CheckCut(cut)
+	if err != nil {
+		return put, err
 	}
 	blobs, _, err := cut.Blobs()
 	if err != nil {
-		return err
+		return put, err
 	}
-	put := api.ReplaceCut{Conservation: conservation(conserved)}
+	put.Conservation = conservation(conserved)
 	for _, b := range blobs {
 		digest := hex.EncodeToString(b.SHA256[:])
 		if err := s.client.PutBlob(ctx, digest, int64(len(b.Data)), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Data)), nil }); err != nil {
-			return err
+			return put, err
 		}
 		if b.Name == checkpoint.Manifest {
 			put.Manifest = digest
@@ -239,8 +283,7 @@ func (s clusterSource) replace(ctx context.Context, cut *checkpoint.Cut) error {
 			put.Parts = append(put.Parts, api.Part{Name: b.Name, Digest: digest, Bytes: uint64(len(b.Data))})
 		}
 	}
-	_, err = s.client.ReplaceCut(ctx, s.experiment, uint64(cut.Step), put)
-	return err
+	return put, nil
 }
 
 func conservation(c ledger.Conservation) api.Conservation {

@@ -68,6 +68,7 @@ type law struct {
 	// scale is tempering.reference_scale of a run, 0 for an energy; std the reference's deviation of an energy.
 	scale, std float64
 	sampler    samplers.Config
+	rungs      int // of a run's training
 }
 
 func (t *temperingFlags) open(cmd *cobra.Command) (*law, error) {
@@ -136,7 +137,7 @@ func (t *temperingFlags) openRun(cmd *cobra.Command) (*law, error) {
 	temper := func(ctx context.Context, o local.TemperOptions) (*local.Tempering, error) {
 		return run.Temper(ctx, seed, o)
 	}
-	return &law{temper: temper, close: run.Close, scale: run.Parts.Config.Tempering.ReferenceScale, sampler: run.Parts.Config.Sampler}, nil
+	return &law{temper: temper, close: run.Close, scale: run.Parts.Config.Tempering.ReferenceScale, sampler: run.Parts.Config.Sampler, rungs: run.Parts.Config.Tempering.Rungs}, nil
 }
 
 // options are those of both commands, with a table of rounds.
@@ -239,5 +240,6 @@ func (t *temperingFlags) report(w io.Writer, l *law, got *local.Tempering) error
 	}
 	rungTable(w, got.Final())
 	lines := append(yieldLine(got.Final()), logZLines(got, l.facts.LogZ)...)
-	return printf(w, "%s\n", strings.Join(append(lines, verdictLines(got)...), "\n"))
+	lines = append(lines, verdictLines(got)...)
+	return printf(w, "%s\n", strings.Join(append(lines, ladderLines(t.run, l.rungs, got.Final())...), "\n"))
 }

@@ -143,8 +143,9 @@ func newTokenBootstrapCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bootstrap",
 		Short: "Get the first token of a new cluster",
-		Long: `Get the first token of a new cluster, of the scope admin. It works once: on the machine of a coordinator, or with the token
-in the file admin-token that the first leader wrote into its data folder (--token-file).`,
+		Long: `Get the first token of a new cluster, of the scope admin: on the machine of a coordinator, or with the token in the file
+admin-token that the first leader wrote into its data folder (--token-file). It can be had again, with another secret, until it
+is used; then that file is worthless.`,
 		Example: "  coordinator token bootstrap --server https://localhost:8443 --ca ca.pem --out admin.token",
 		Args:    cobra.NoArgs,
 	}

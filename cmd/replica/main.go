@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -20,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
+	"github.com/kelvin-ebm/kelvin/pkg/certs"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 	"github.com/kelvin-ebm/kelvin/pkg/local"
 	"github.com/kelvin-ebm/kelvin/pkg/replica"
@@ -50,6 +50,8 @@ type options struct {
 	experiment                 string
 	once                       bool
 	ca, credentials            string
+	natsUser, natsPassword     string // the latter a file
+	insecure                   bool
 	health                     string
 	device                     int
 	grace, patience            time.Duration
@@ -86,7 +88,10 @@ or device than the other replicas', 75 no coordinator can be reached, 143 asked 
 	f.BoolVar(&o.once, "once", false, "work for one experiment and end")
 	f.DurationVar(&o.patience, "patience", 0, "how long to wait for coordinators that are silent (default 10m; of a single training one lease, 5s)")
 	f.StringVar(&o.ca, "ca", "", "`file` with the certificates to trust, PEM (default: those of the system)")
+	f.BoolVar(&o.insecure, "insecure", os.Getenv(local.InsecureVariable) == "1", "ask coordinators anywhere without TLS, where something else encrypts the network (default: the variable "+local.InsecureVariable+")")
 	f.StringVar(&o.credentials, "nats-credentials", "", "`file` with the user's JWT and seed, where the coordinators use a NATS of your own")
+	f.StringVar(&o.natsUser, "nats-user", "", "`name` of the user there, in place of a JWT")
+	f.StringVar(&o.natsPassword, "nats-password-file", "", "`file` with that user's password")
 	f.StringVar(&o.health, "health", "", "`address` for /livez and /readyz, such as 127.0.0.1:8081")
 	f.IntVar(&o.device, "device", -1, "number of the GPU to use; -1 leaves the choice to the driver")
 	f.DurationVar(&o.grace, "grace", 25*time.Second, "how long to wait, when asked to end, until the shards are elsewhere")
@@ -112,7 +117,7 @@ func (o *options) work(cmd *cobra.Command) error {
 	}
 	opts := replica.Options{
 		ID: o.id, Build: local.Replicated, Version: local.Version(), Grace: o.grace, Patience: o.patience,
-		Dial:    transport.Options{TLS: trust, Credentials: o.credentials},
+		Dial:    transport.Options{TLS: trust, Credentials: o.credentials, User: o.natsUser, SecretFile: o.natsPassword},
 		Backend: backend.Options{NoInstall: o.noInstall, Progress: cmd.ErrOrStderr()},
 		Log:     slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
 	}
@@ -128,7 +133,7 @@ func (o *options) work(cmd *cobra.Command) error {
 		opts.URL, opts.Token = o.coordinator, token
 		return replica.Main(cmd.Context(), opts)
 	}
-	client, err := api.New(api.Config{Endpoints: strings.Split(o.coordinator, ","), Token: token, TLS: trust})
+	client, err := api.New(api.Config{Endpoints: strings.Split(o.coordinator, ","), Token: token, TLS: trust, Insecure: o.insecure})
 	if err != nil {
 		return fmt.Errorf("%w: --coordinator: %w", replica.ErrConfig, err)
 	}
@@ -148,6 +153,9 @@ func (o *options) check() (trust *tls.Config, pooled bool, err error) {
 	if _, err := transport.ParseToken(o.id); err != nil {
 		return nil, false, fmt.Errorf("--id: %w", err)
 	}
+	if (o.natsUser == "") != (o.natsPassword == "") || o.natsUser != "" && o.credentials != "" {
+		return nil, false, errors.New("--nats-credentials, --nats-user, --nats-password-file: want the first alone or the other two")
+	}
 	if o.patience < 0 {
 		return nil, false, fmt.Errorf("--patience: %v, want more than none", o.patience)
 	}
@@ -165,14 +173,11 @@ func (o *options) check() (trust *tls.Config, pooled bool, err error) {
 		return nil, false, fmt.Errorf("--experiment, --once: %s is of a single training, want the https URL of a coordinator with them", o.coordinator)
 	}
 	if o.ca != "" {
-		pem, err := os.ReadFile(o.ca)
+		loaded, err := certs.Load(certs.Files{CA: o.ca}, nil)
 		if err != nil {
 			return nil, false, fmt.Errorf("--ca: %w", err)
 		}
-		trust = &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12}
-		if !trust.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, false, fmt.Errorf("--ca: %s, want certificates in PEM", o.ca)
-		}
+		trust = loaded.Client()
 	}
 	return trust, pooled, nil
 }

@@ -44,6 +44,8 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 		{"--token-file", full, "--coordinator", "nats://127.0.0.1:1", "--id", "1", "--experiment", "a"},
 		{"--token-file", full, "--coordinator", "nats://127.0.0.1:1", "--id", "1", "--once"},
 		{"--token-file", full, "--coordinator", "https://127.0.0.1:1", "--id", "1", "--patience", "-1s"},
+		{"--token-file", full, "--coordinator", "https://127.0.0.1:1", "--id", "1", "--nats-user", "r1"},
+		{"--token-file", full, "--coordinator", "https://127.0.0.1:1", "--id", "1", "--nats-user", "r1", "--nats-password-file", full, "--nats-credentials", full},
 		{"--token-file", full, "--coordinator", "https://127.0.0.1:1", "--id", "1", "--ca", full},
 		{"--token-file", full, "--coordinator", "https://127.0.0.1:1", "--id", "1", "--ca", full + "-missing"},
 		{"--token-file", full, "--coordinator", "https://127.0.0.1:1", "--id", "1", "--health", "nowhere"},
@@ -58,10 +60,10 @@ func TestFaultsOfTheCommandLine(t *testing.T) {
 func TestTokenComesFromFileOrEnvironment(t *testing.T) {
 	t.Setenv(local.TokenVariable, "from the environment")
 	path := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(path, []byte("  from the file\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("  from-the-file\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for file, want := range map[string]string{"": "from the environment", path: "from the file"} {
+	for file, want := range map[string]string{"": "from the environment", path: "from-the-file"} {
 		if got, err := local.ReadToken(file); err != nil || got != want {
 			t.Errorf("--token-file %q: %q, %v, want %q", file, got, err, want)
 		}

@@ -14,8 +14,9 @@ import (
 // Book is where a [Fleet] writes what must outlive the process that leads it: leases, generations, cuts. It is safe for
 // concurrent use.
 type Book interface {
-	// Past is what was written so far.
+	// Past is what was written so far, Leases are those that stand.
 	Past() (Past, error)
+	Leases() ([]Lease, error)
 	// Register writes down a lease and returns its token, a new number, or the one it has where the same process registers
 	// again. It takes the place of any other process's lease of that id: who lives is the caller's to know.
 	Register(transport.Register) (token uint64, err error)
@@ -31,7 +32,6 @@ type Book interface {
 
 // Past is what a [Book] holds.
 type Past struct {
-	Leases     []Lease
 	Generation uint64
 	Holders    []string
 	Cut        *checkpoint.Cut // the last; nil before the first
@@ -68,6 +68,9 @@ func newMemory() *memory { return &memory{leases: map[string]Lease{}} }
 
 // Past implements [Book].
 func (m *memory) Past() (Past, error) { return Past{Generation: m.generation}, nil }
+
+// Leases implements [Book].
+func (m *memory) Leases() ([]Lease, error) { return nil, nil }
 
 // Register implements [Book].
 func (m *memory) Register(r transport.Register) (uint64, error) {

@@ -101,6 +101,25 @@ func GroupCut(cut *checkpoint.Cut, group int) (*checkpoint.Cut, error) {
 	return out, nil
 }
 
+// WithChains is a cut whose groups have the chains and the meta data of other cuts, one of each group as [GroupCut] gives them.
+// All else is shared with the cut, which stays as it is.
+func WithChains(cut *checkpoint.Cut, groups []*checkpoint.Cut) (*checkpoint.Cut, error) {
+	if n := NumGroups(cut); len(groups) != n {
+		return nil, fmt.Errorf("coordinator: cut of step %d: chains of %d groups, want %d", cut.Step, len(groups), n)
+	}
+	out := &checkpoint.Cut{Step: cut.Step, Meta: groups[0].Meta, Files: maps.Clone(cut.Files)}
+	var meta groupsMeta
+	for g, group := range groups {
+		meta.Groups = append(meta.Groups, group.Meta)
+		out.Files[fileOf(g, len(groups), "chains")] = group.Files["chains"]
+	}
+	var err error
+	if len(groups) > 1 {
+		out.Meta, err = json.Marshal(meta)
+	}
+	return out, err
+}
+
 // outerState is the state of the averaging in a cut.
 func outerState(cut *checkpoint.Cut) (averaging.State, error) {
 	var s averaging.State

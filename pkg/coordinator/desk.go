@@ -96,7 +96,7 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 	if book == nil {
 		book = newMemory()
 	}
-	past, err := book.Past()
+	leases, err := book.Leases()
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
@@ -115,14 +115,14 @@ func New(ctx context.Context, cfg Config) (*Fleet, error) {
 	if cfg.Servers != nil {
 		d.servers = cfg.Servers
 	}
-	d.recall(past.Leases)
+	d.recall(leases)
 	f := newFleet(cfg, book, d, time.Now)
 	f.over = func() error { return context.Cause(cfg.Lead) }
 	if err := d.serve(cfg.Experiment); err != nil {
 		d.close()
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
-	if len(past.Leases) == 0 { // else whoever is there goes on
+	if len(leases) == 0 { // else whoever is there goes on
 		if err := d.await(ctx, max(1, cfg.Replicas)); err != nil {
 			f.Close()
 			return nil, err
@@ -264,7 +264,7 @@ func (d *desk) pull(id string, key transport.Key) ([]byte, error) {
 		return nil, err
 	}
 	ctx := d.member(id)
-	data, err := d.conn.Pull(ctx, transport.Pull{Subject: d.place.Subjects.Exchange(token), Key: key, Max: transport.MaxBlob})
+	data, err := d.conn.Pull(ctx, transport.Pull{Subject: d.place.Subjects.Exchange(token), Key: key, Max: transport.MaxBlob, Grace: d.grace})
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

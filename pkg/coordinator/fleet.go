@@ -11,7 +11,7 @@
 //	err = fleet.Start()
 //	report, err := fleet.TrainStep() // an engine.Learner: the numbers are those of a training in one process
 //
-// All of it is in memory: whoever calls keeps the cuts.
+// What must outlive its process it writes to a [Book]: the replicated ledger or, where the caller keeps the cuts, memory.
 package coordinator
 
 import (
@@ -103,6 +103,9 @@ func (f *Fleet) Resume() error {
 	past, err := f.book.Past()
 	if err != nil {
 		return err
+	}
+	for _, err := range past.Damaged {
+		f.cfg.Notice(fmt.Sprintf("skipped a damaged cut: %v", err))
 	}
 	f.generation, f.holders = past.Generation, past.Holders
 	if past.Cut == nil {
@@ -345,6 +348,9 @@ func (f *Fleet) takeCut() error {
 	if err := f.settled(); err != nil {
 		return err
 	}
+	if f.last != nil && f.last.Step == f.at && len(f.marks) == 0 { // it would be the same
+		return nil
+	}
 	answers, err := f.all(replica.Command{Op: replica.Cut})
 	if err != nil {
 		return err
@@ -533,10 +539,13 @@ func (f *Fleet) leadOf(group int) string {
 // Close ends the replicas, if this coordinator still leads, and the connection.
 func (f *Fleet) Close() {
 	if f.over() == nil {
-		f.crew.dismiss(f.generation)
+		f.Dismiss()
 	}
 	f.crew.close()
 }
+
+// Dismiss ends the replicas.
+func (f *Fleet) Dismiss() { f.crew.dismiss(f.generation) }
 
 // Leave ends the connection alone: another coordinator goes on with the replicas.
 func (f *Fleet) Leave() { f.crew.close() }

@@ -22,6 +22,11 @@ func (e *brokenError) Error() string { return e.err.Error() }
 
 func (e *brokenError) Unwrap() error { return e.err }
 
+// ReplicaError is what a replica says that can train no further, for a reason of the training's own.
+type ReplicaError struct{ Replica, Text string }
+
+func (e *ReplicaError) Error() string { return fmt.Sprintf("replica %s: %s", e.Replica, e.Text) }
+
 // enduring does op, and does it again in the next generation as long as it breaks one.
 func (f *Fleet) enduring(op func() error) error {
 	for {
@@ -196,7 +201,7 @@ func (f *Fleet) verdict(to []string, answers []replica.Answer, errs []error) err
 		case failed.NoEnergy:
 			fatal = engine.ErrNoEnergy
 		case fatal == nil:
-			fatal = fmt.Errorf("replica %s: %s", id, failed.Text)
+			fatal = &ReplicaError{id, failed.Text}
 		}
 	}
 	slices.Sort(broken.lost)

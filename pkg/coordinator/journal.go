@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/blobs"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/consensus"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
@@ -64,21 +65,22 @@ func (j *Journal) experiment() (exp ledger.Experiment, err error) {
 }
 
 // Past implements [Book]. Of cuts whose blobs are damaged or gone on every node, which a single node cannot help, the last
-// whole one counts; without any, ErrNoCut of package checkpoint.
+// whole one counts; without any, ErrNoCut of package checkpoint. While a node that may have a blob does not answer, it is waited
+// for.
 func (j *Journal) Past() (Past, error) {
 	exp, err := j.experiment()
 	if err != nil {
 		return Past{}, err
 	}
 	p := Past{Generation: exp.Generation, Holders: exp.Holders}
-	for _, r := range exp.Replicas {
-		p.Leases = append(p.Leases, Lease{transport.Register{Replica: r.Name, Incarnation: r.Incarnation, Device: r.Device, Platform: r.Platform}, r.Token})
-	}
 	var faults []error
 	for _, c := range slices.Backward(exp.Cuts) {
-		if p.Cut, err = j.read(c); err == nil {
+		if p.Cut, err = j.find(c); err == nil {
 			p.Damaged = faults
 			return p, nil
+		}
+		if _, unknown := errors.AsType[*unreachable](err); unknown {
+			return p, j.deposed(fmt.Errorf("coordinator: experiment %s: cut of step %d: %w", exp.Name, c.Step, err))
 		}
 		faults = append(faults, fmt.Errorf("cut of step %d: %w", c.Step, err))
 	}
@@ -88,15 +90,66 @@ func (j *Journal) Past() (Past, error) {
 	return p, nil
 }
 
+// Leases implements [Book].
+func (j *Journal) Leases() (out []Lease, err error) {
+	exp, err := j.experiment()
+	for _, r := range exp.Replicas {
+		out = append(out, Lease{transport.Register{Replica: r.Name, Incarnation: r.Incarnation, Device: r.Device, Platform: r.Platform}, r.Token})
+	}
+	return out, err
+}
+
+// unreachable says that a blob may be somewhere, on a node that does not answer.
+type unreachable struct{ error }
+
+func (e *unreachable) Unwrap() error { return e.error }
+
+const (
+	// tries is how often something is tried that another node has a part in, pause the time between two tries: as long as it
+	// takes to start a node again.
+	tries = 20
+	pause = 500 * time.Millisecond
+)
+
+// find fetches a cut. That it is damaged is known only when no node has a whole copy; one that does not answer is asked again.
+func (j *Journal) find(c ledger.Cut) (cut *checkpoint.Cut, err error) {
+	err = j.patiently(func() (again bool, err error) {
+		cut, err = j.read(c)
+		_, again = errors.AsType[*unreachable](err)
+		return again, err
+	})
+	return cut, err
+}
+
+// patiently tries again while that is said to help, but not for ever.
+func (j *Journal) patiently(try func() (again bool, err error)) error {
+	for n := 1; ; n++ {
+		again, err := try()
+		if err == nil || !again || n == tries {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-j.lead.Done():
+			return err
+		}
+	}
+}
+
 // read fetches a cut.
 func (j *Journal) read(c ledger.Cut) (*checkpoint.Cut, error) {
-	manifest, err := j.node.Blob(j.lead, c.Manifest)
+	blob := func(d ledger.Digest) ([]byte, error) {
+		data, err := j.node.Blob(j.lead, d)
+		if err != nil && !errors.Is(err, blobs.ErrNotFound) {
+			err = &unreachable{err}
+		}
+		return data, err
+	}
+	manifest, err := blob(c.Manifest)
 	if err != nil {
 		return nil, err
 	}
-	return checkpoint.FromBlobs(manifest, func(_ string, sum [sha256.Size]byte) ([]byte, error) {
-		return j.node.Blob(j.lead, ledger.Digest(sum))
-	})
+	return checkpoint.FromBlobs(manifest, func(_ string, sum [sha256.Size]byte) ([]byte, error) { return blob(ledger.Digest(sum)) })
 }
 
 // Register implements [Book].
@@ -155,12 +208,16 @@ func (j *Journal) Commit(generation uint64, cut checkpoint.Cut) func() error {
 }
 
 func (j *Journal) commit(generation uint64, cut checkpoint.Cut) error {
-	cmd, blobs, err := Entry(cut)
+	cmd, parts, err := Entry(cut)
 	if err != nil {
 		return err
 	}
-	for _, b := range blobs {
-		if _, err := j.node.PutBlob(j.lead, b.Data); err != nil {
+	for _, b := range parts {
+		err := j.patiently(func() (again bool, err error) { // a node may just be starting again
+			_, err = j.node.PutBlob(j.lead, b.Data)
+			return errors.Is(err, blobs.ErrNoQuorum), err
+		})
+		if err != nil {
 			return j.deposed(fmt.Errorf("coordinator: cut of step %d: %s: %w", cut.Step, b.Name, err))
 		}
 	}
@@ -181,30 +238,38 @@ func (j *Journal) commit(generation uint64, cut checkpoint.Cut) error {
 // written labels.
 func Entry(cut checkpoint.Cut) (ledger.CutCommit, []checkpoint.Blob, error) {
 	cmd := ledger.CutCommit{Step: uint64(cut.Step)}
-	for group := range NumGroups(&cut) {
-		part, err := GroupCut(&cut, group)
-		if err != nil {
-			return cmd, nil, err
-		}
-		n, err := engine.Count(part)
-		if err != nil {
-			return cmd, nil, err
-		}
-		c := &cmd.Conservation
-		c.Rungs = uint64(n.Rungs) // of every group
-		c.Ladders, c.Labels = c.Ladders+uint64(n.Ladders), c.Labels+n.Labels
-		c.Created, c.Retired, c.Live = c.Created+n.Created, c.Retired+n.Retired, c.Live+n.Live
+	var err error
+	if cmd.Conservation, err = Census(&cut); err != nil {
+		return cmd, nil, err
 	}
-	blobs, _, err := cut.Blobs()
+	parts, _, err := cut.Blobs()
 	if err != nil {
 		return cmd, nil, err
 	}
-	for _, b := range blobs {
+	for _, b := range parts {
 		if b.Name == checkpoint.Manifest {
 			cmd.Manifest = b.SHA256
 			continue
 		}
 		cmd.Parts = append(cmd.Parts, ledger.Part{Name: b.Name, Digest: b.SHA256, Bytes: uint64(len(b.Data))})
 	}
-	return cmd, blobs, nil
+	return cmd, parts, nil
+}
+
+// Census counts the walkers of all groups in a cut, from the written labels.
+func Census(cut *checkpoint.Cut) (c ledger.Conservation, err error) {
+	for group := range NumGroups(cut) {
+		part, err := GroupCut(cut, group)
+		if err != nil {
+			return c, err
+		}
+		n, err := engine.Count(part)
+		if err != nil {
+			return c, err
+		}
+		c.Rungs = uint64(n.Rungs) // of every group
+		c.Ladders, c.Labels = c.Ladders+uint64(n.Ladders), c.Labels+n.Labels
+		c.Created, c.Retired, c.Live = c.Created+n.Created, c.Retired+n.Retired, c.Live+n.Live
+	}
+	return c, nil
 }

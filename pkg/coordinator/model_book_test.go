@@ -15,6 +15,7 @@ type shelf struct {
 	holders    []string
 	leases     map[string]Lease
 	cut        *checkpoint.Cut
+	cutIn      uint64   // generation of the cut
 	pending    *pending // a cut on its way
 }
 
@@ -27,9 +28,13 @@ type pending struct {
 // commit takes over what is on its way, unless a newer generation has begun.
 func (s *shelf) commit() {
 	p := s.pending
-	if s.pending = nil; p != nil && p.generation == s.generation && (s.cut == nil || p.cut.Step >= s.cut.Step) {
-		s.cut = &p.cut
+	if s.pending = nil; p == nil || p.generation != s.generation {
+		return
 	}
+	if s.cut != nil && (p.cut.Step < s.cut.Step || p.cut.Step == s.cut.Step && p.generation != s.cutIn) {
+		panic(violation(fmt.Sprintf("a cut of step %d behind that of step %d", p.cut.Step, s.cut.Step)))
+	}
+	s.cut, s.cutIn = &p.cut, p.generation
 }
 
 // hand is the book of one coordinator: closed when it is deposed.
@@ -40,12 +45,15 @@ type hand struct {
 }
 
 func (h *hand) Past() (Past, error) {
-	p := Past{Generation: h.generation, Holders: slices.Clone(h.holders), Cut: h.cut}
+	return Past{Generation: h.generation, Holders: slices.Clone(h.holders), Cut: h.cut}, nil
+}
+
+func (h *hand) Leases() (out []Lease, err error) {
 	for _, l := range h.leases {
-		p.Leases = append(p.Leases, l)
+		out = append(out, l)
 	}
-	slices.SortFunc(p.Leases, func(a, b Lease) int { return byID(a.Replica, b.Replica) })
-	return p, nil
+	slices.SortFunc(out, func(a, b Lease) int { return byID(a.Replica, b.Replica) })
+	return out, nil
 }
 
 func (h *hand) Register(r transport.Register) (uint64, error) {

@@ -100,8 +100,8 @@ func (n *network) elect() {
 	n.shelf.pending = nil
 	n.hand = &hand{shelf: n.shelf, net: n}
 	n.roll, n.giver, n.asks = newRoll(context.Background(), "coordinator", "", n.hand, n.now), transport.NewGiver(), slices.DeleteFunc(n.asks, func(a *ask) bool { return a.from == nil })
-	past, _ := n.hand.Past()
-	n.recall(past.Leases)
+	leases, _ := n.hand.Leases()
+	n.recall(leases)
 }
 
 func (n *network) end() {

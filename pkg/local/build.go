@@ -153,7 +153,7 @@ func (p *Parts) buildChains(energy models.Energy) error {
 			Loss:     cfg.Loss, Sampler: cfg.Sampler, Optimizer: cfg.Optimizer, Seed: cfg.Seed,
 		},
 		Tempering: cfg.Tempering, Buffer: cfg.Buffer, Data: p.Data.Rows,
-		Layout:    engine.Layout{Placement: cfg.Tempering.Placement, Split: cfg.Tempering.Split, Rungs: cfg.Tempering.Rungs, Chains: cfg.Tempering.Chains, Groups: cfg.Averaging.Groups},
+		Layout:    layoutOf(cfg),
 		Positives: func(step int, into []float32) { p.rows(step, into, nil) },
 	}
 	return nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/consensus"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/atomicfile"
@@ -22,28 +23,10 @@ import (
 // CheckCut verifies the conservation laws on all groups of a cut and sums up what is conserved; zero for a training without
 // chains.
 func CheckCut(cut *checkpoint.Cut) (ledger.Conservation, error) {
-	var sum ledger.Conservation
-	books, err := CutBooks(cut)
-	if errors.Is(err, engine.ErrNoChains) {
-		return sum, nil
+	if _, err := CutBooks(cut); err != nil && !errors.Is(err, engine.ErrNoChains) {
+		return ledger.Conservation{}, err
 	}
-	if err != nil {
-		return sum, err
-	}
-	for _, b := range books {
-		columns, rungs := uint64(b.Pool), uint64(b.Rungs)
-		sum.Ladders, sum.Rungs = sum.Ladders+columns, rungs
-		sum.Labels += columns * rungs // each once, or reading the books had failed
-		sum.Live += columns * rungs
-		sum.Created += columns * rungs
-		if b.Live != nil {
-			for _, fresh := range b.Live.Lineage {
-				sum.Created += uint64(fresh)
-				sum.Retired += uint64(fresh)
-			}
-		}
-	}
-	return sum, nil
+	return coordinator.Census(cut)
 }
 
 // CutBooks are the books of every group. The error is [engine.ErrNoChains] for a training that keeps none from step to step.
@@ -100,6 +83,10 @@ func (f folder) replace(cut *checkpoint.Cut) (digest string, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(aside.Dir)) }()
 	if digest, err = aside.Save(*cut); err != nil {
+		return "", err
+	}
+	// The ledger knows other cuts: the next training begins it anew with what is here.
+	if err := consensus.Discard(f.path(coordinatorFolder)); err != nil {
 		return "", err
 	}
 	gone := func(step int) string { return filepath.Join(aside.Dir, fmt.Sprintf("old-%08d", step)) }

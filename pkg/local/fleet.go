@@ -16,6 +16,7 @@ import (
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/experiment"
 	"github.com/kelvin-ebm/kelvin/pkg/replica"
@@ -32,8 +33,11 @@ const (
 // Spawns lists the values of Options.Spawn.
 func Spawns() []string { return []string{SpawnGoroutine, SpawnProcess, SpawnNone} }
 
-// TokenVariable is the environment variable in which a replica finds the token of its experiment.
-const TokenVariable = "KELVIN_TOKEN"
+// Environment variables that stand for flags.
+const (
+	TokenVariable    = "KELVIN_TOKEN"    // the token itself, for --token-file
+	InsecureVariable = "KELVIN_INSECURE" // 1 for --insecure
+)
 
 // ReadToken reads the token of an experiment from a file, or from the environment where none is named. Tokens are no flags: those show in
 // lists of processes.
@@ -44,13 +48,9 @@ func ReadToken(path string) (string, error) {
 		}
 		return "", fmt.Errorf("--token-file: missing, and %s is not set, want the token of the experiment", TokenVariable)
 	}
-	text, err := os.ReadFile(path)
+	token, err := api.ReadToken(path)
 	if err != nil {
 		return "", fmt.Errorf("--token-file: %w", err)
-	}
-	token := strings.TrimSpace(string(text))
-	if token == "" {
-		return "", fmt.Errorf("--token-file: %s is empty, want the token of the experiment", path)
 	}
 	return token, nil
 }
@@ -73,13 +73,16 @@ func settled(l engine.Learner) bool {
 	return !ok || f.Settled()
 }
 
-// layout cuts the experiment into shards; a loss over data alone is one.
-func (p *Parts) layout() engine.Layout {
-	if p.Config.Loss.Chains() {
-		return p.chains.Layout
+// layoutOf cuts an experiment into shards; a loss over data alone is one.
+func layoutOf(cfg *experiment.Config) engine.Layout {
+	if !cfg.Loss.Chains() {
+		return engine.Layout{Placement: "ladder", Split: 1, Rungs: 1, Chains: 1, Groups: 1}
 	}
-	return engine.Layout{Placement: "ladder", Split: 1, Rungs: 1, Chains: 1, Groups: 1}
+	t := cfg.Tempering
+	return engine.Layout{Placement: t.Placement, Split: t.Split, Rungs: t.Rungs, Chains: t.Chains, Groups: cfg.Averaging.Groups}
 }
+
+func (p *Parts) layout() engine.Layout { return layoutOf(p.Config) }
 
 // distributed says whether a training needs a coordinator: for several replicas, or several groups.
 func (p *Parts) distributed(replicas int) bool { return replicas > 1 || p.Config.Averaging.Travels() }

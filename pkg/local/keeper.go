@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
@@ -40,33 +40,56 @@ type keeper struct {
 	generation uint64 // of a training without replicas
 }
 
-// openKeeper opens the coordinator of a run that goes on from a cut, or begins where cut is nil. What is under cuts/ counts: people
-// may have put other cuts there. A ledger that ends elsewhere, or that is damaged, is begun anew with the cut.
-func (p *Parts) openKeeper(ctx context.Context, dir string, cut *checkpoint.Cut) (*keeper, error) {
-	dir = filepath.Join(dir, coordinatorFolder)
+// openKeeper opens the coordinator of a run that goes on from a cut, or begins where cut is nil. A ledger with a newer cut that is
+// whole ended before that was linked: the run goes on from it. Else what is under cuts/ counts, where people may have put another
+// cut: a ledger that ends elsewhere, or is damaged, is begun anew. One that is not this run's alone is left as it is.
+func (p *Parts) openKeeper(ctx context.Context, f folder, cut *checkpoint.Cut) (_ *keeper, newer *checkpoint.Cut, err error) {
+	dir := f.path(coordinatorFolder)
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("coordinator of the run, %s: %w", dir, err)
+		}
+	}()
 	if cut != nil {
 		k, err := p.keeperAt(ctx, dir)
-		if err == nil && k.ends(ctx, *cut) {
-			return k, k.vacate(ctx)
-		}
-		if ctx.Err() != nil {
-			return nil, errors.Join(context.Cause(ctx), k.close())
+		switch {
+		case err == nil:
+			if newer, fits := k.fits(ctx, f.cuts(), cut); fits {
+				return k, newer, k.vacate(ctx)
+			}
+		case !errors.Is(err, consensus.ErrCorrupt):
+			return nil, nil, errors.Join(err, k.close())
 		}
 		if err := k.close(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return nil, err
+	if err := consensus.Discard(dir); err != nil {
+		return nil, nil, err
 	}
 	k, err := p.keeperAt(ctx, dir)
 	if err == nil {
 		err = k.begin(ctx, p, cut)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("coordinator of the run: %w", err), k.close())
+		return nil, nil, errors.Join(err, k.close())
 	}
-	return k, nil
+	return k, cut, nil
+}
+
+// fits says whether the ledger can go on with a run whose newest cut this is, and from which cut.
+func (k *keeper) fits(ctx context.Context, store checkpoint.Store, cut *checkpoint.Cut) (*checkpoint.Cut, bool) {
+	last, err := k.last(ctx)
+	if err != nil {
+		return nil, false
+	}
+	if int(last.Step) > cut.Step {
+		if _, err := k.link(ctx, store); err == nil {
+			newer, err := store.Load(int(last.Step))
+			return newer, err == nil
+		}
+	}
+	return cut, k.ends(ctx, *cut)
 }
 
 // keeperAt opens the coordinator in a folder. It may have no experiment yet.
@@ -75,6 +98,11 @@ func (p *Parts) keeperAt(ctx context.Context, dir string) (*keeper, error) {
 	var err error
 	// The disk is the run's own to fill, and as fast as it may be.
 	if k.node, err = consensus.Open(ctx, consensus.Config{Name: keeperName, DataDir: dir, SegmentSize: 1 << 20, FillDisk: true, BlobRate: math.MaxInt64 / 4}); err != nil {
+		return k, err
+	}
+	alone, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("it does not lead: if it has become one of several, go on there"))
+	defer cancel()
+	if _, err := k.node.Leadership(alone); err != nil {
 		return k, err
 	}
 	leads, err := k.node.Leadership(ctx)
@@ -89,12 +117,18 @@ func (p *Parts) keeperAt(ctx context.Context, dir string) (*keeper, error) {
 		}
 	})
 	k.end = func() { end(nil) }
+	several := 0
 	if _, _, err := k.node.View(ctx, consensus.Leader, func(s *ledger.State) {
 		if all := s.Experiments(); len(all) == 1 {
 			k.exp = all[0].ID
+		} else {
+			several = len(all)
 		}
 	}); err != nil {
 		return k, err
+	}
+	if several > 0 {
+		return k, fmt.Errorf("it has %d experiments, want the run's own: serve it, and go on there", several)
 	}
 	k.journal = coordinator.NewJournal(lead, k.node, k.exp, nil)
 	return k, nil
@@ -200,6 +234,16 @@ func (k *keeper) link(ctx context.Context, store checkpoint.Store) (digest strin
 	return store.Adopt(manifest, func(_ string, sum [sha256.Size]byte, path string) error {
 		return k.node.Blobs().Link(ctx, ledger.Digest(sum), path)
 	})
+}
+
+// why is an error of the keeper with what is behind it: a disk that failed, perhaps.
+func (k *keeper) why(err error) error {
+	select {
+	case fatal := <-k.node.Fatal():
+		return fmt.Errorf("%w: %w", err, fatal)
+	default:
+		return err
+	}
 }
 
 func (k *keeper) close() error {

@@ -15,6 +15,7 @@ import (
 type Led struct {
 	Config    *experiment.Config
 	YAML      []byte // resolved
+	Rest      []byte // the same without its ladder: all that [Reladder] leaves as it is
 	Layout    engine.Layout
 	Averaging averaging.Config
 	Steps     int           // in all
@@ -23,19 +24,40 @@ type Led struct {
 	CutEvery  time.Duration // between cuts; 0: at the end alone
 }
 
-// Lead reads an experiment, whose relative paths start at dir, and checks all of it, its data too.
+// mostLed bounds the rows of a data law that whoever checks an experiment draws to do so.
+const mostLed = 10_000_000
+
+func many(n *int) bool { return n != nil && *n > mostLed }
+
+// Lead reads an experiment, whose relative paths start at dir on the replicas, and checks it. Files of data are theirs: nobody
+// reads one here, so that an experiment with them must say how many steps it wants.
 func Lead(yaml []byte, dir string) (*Led, error) {
 	cfg, err := experiment.Parse(filepath.Join(dir, experimentFile), yaml, nil)
 	if err != nil {
 		return nil, err
 	}
-	p, err := Build(cfg, nil, nil)
-	if err != nil {
-		return nil, err
+	steps := cfg.Train.Steps
+	switch {
+	case cfg.Data.Path != "" && cfg.Train.Epochs > 0:
+		return nil, fmt.Errorf("train.epochs: %d of data in a file, which coordinators do not read, want train.steps", cfg.Train.Epochs)
+	case cfg.Data.Path != "":
+		cfg = cfg.Clone()
+		cfg.Complete(0)
+	case many(cfg.Data.Samples) || many(cfg.Data.TestSamples):
+		return nil, fmt.Errorf("data.samples, data.test_samples: want at most %d where coordinators lead", mostLed)
+	default:
+		p, err := Build(cfg, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		cfg, steps = p.Config, p.Steps
 	}
-	l := &Led{Config: p.Config, Layout: p.layout(), Averaging: p.Config.Averaging, Steps: p.Steps, Chains: p.Config.Loss.Chains(),
-		Looks: []int{p.Config.Train.LogEvery, p.Config.Evaluate.Every}, CutEvery: p.Config.Train.CutInterval()}
-	if l.YAML, err = experiment.Marshal(p.Config); err != nil {
+	l := &Led{Config: cfg, Layout: layoutOf(cfg), Averaging: cfg.Averaging, Steps: steps, Chains: cfg.Loss.Chains(),
+		Looks: []int{cfg.Train.LogEvery, cfg.Evaluate.Every}, CutEvery: cfg.Train.CutInterval()}
+	if l.YAML, err = experiment.Marshal(cfg); err != nil {
+		return nil, fmt.Errorf("experiment: %w", err)
+	}
+	if l.Rest, err = withoutLadder(cfg); err != nil {
 		return nil, fmt.Errorf("experiment: %w", err)
 	}
 	return l, nil

@@ -15,7 +15,6 @@
 package local
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -147,7 +146,7 @@ func Train(ctx context.Context, cfg *experiment.Config, opts Options) (summary *
 			return nil, fmt.Errorf("resume: %w", err)
 		}
 	}
-	if r.keeper, err = parts.openKeeper(ctx, r.folder.dir, cut); err != nil {
+	if r.keeper, cut, err = parts.openKeeper(ctx, r.folder, cut); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.keeper.close()) }()
@@ -204,18 +203,8 @@ func (r *run) sameExperiment() error {
 	if err != nil {
 		return fmt.Errorf("resume: %w: want the folder of a run, or no --resume to start one", err)
 	}
-	a, b := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
-	for i := range max(len(a), len(b)) {
-		var was, is []byte
-		if i < len(a) {
-			was = a[i]
-		}
-		if i < len(b) {
-			is = b[i]
-		}
-		if !bytes.Equal(was, is) {
-			return fmt.Errorf("resume: the experiment is not the run's: %s line %d has %q, this one %q; want the same file and --set flags, or another --out", path, i+1, was, is)
-		}
+	if line, was, is := difference(got, want); line > 0 {
+		return fmt.Errorf("resume: the experiment is not the run's: %s line %d has %q, this one %q; want the same file and --set flags, or another --out", path, line, was, is)
 	}
 	return nil
 }
@@ -447,7 +436,7 @@ func (r *run) cut() error {
 	}
 	if _, led := r.trainer.(*fleet); !led { // a fleet writes its cuts down itself
 		if err := r.keeper.journal.Commit(r.keeper.generation, cut)(); err != nil {
-			return err
+			return r.keeper.why(err)
 		}
 	}
 	digest, err := r.keeper.link(context.Background(), r.folder.cuts())

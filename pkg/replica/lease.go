@@ -80,7 +80,7 @@ func (l *lease) acquire(ctx, over context.Context) error {
 
 // renew sends heartbeats.
 func (l *lease) renew(ctx, over context.Context) error {
-	heard, servers := time.Now(), ""
+	heard, servers, late := time.Now(), "", 0
 	tick := time.NewTicker(Heartbeat)
 	defer tick.Stop()
 	for {
@@ -91,7 +91,11 @@ func (l *lease) renew(ctx, over context.Context) error {
 			return context.Cause(ctx)
 		case <-tick.C:
 		}
-		if what, ok := l.worker.status.Live(); !ok {
+		what, ok := l.worker.status.Live()
+		if late++; ok {
+			late = 0
+		}
+		if late > 1 { // once may be a process that was stopped and has just gone on
 			leave := transport.Leave{Token: l.token}
 			if _, err := l.ask(ctx, over, l.place.Subjects.Registrations(), transport.TypeLeave, leave.Append(nil)); err != nil {
 				l.worker.log.Warn("the lease runs out by itself", "error", err)

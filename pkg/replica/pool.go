@@ -23,8 +23,8 @@ type Asker interface {
 
 // PoolOptions say how a replica works for several experiments.
 type PoolOptions struct {
-	// Options are those of Main for every experiment. URL, Token and the user of Dial come with the work. Patience is also how long
-	// the coordinators may be silent while the replica looks for work; 0 is ten minutes.
+	// Options are those of Main for every experiment. URL, Token and, unless there is one, the user of Dial come with the work. Patience is how long
+	// no coordinator may answer; 0 is ten minutes.
 	Options
 	Coordinators Asker
 	Experiment   string // the only one to work for; "": any, one after the other
@@ -35,6 +35,9 @@ type PoolOptions struct {
 
 const (
 	poolPatience = 10 * time.Minute
+	// workPatience is how long a replica waits in vain for the leader of its experiment before it asks for work again: the
+	// experiment may be over, and whoever was cut off then is told so by the others alone. If it is not, it comes back to it.
+	workPatience = 2 * Lease
 	// The pause before coordinators are asked again after something went wrong; it is doubled every time.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
 	// mostRefused is how many experiments a coordinator is told that cannot be had here.
@@ -82,6 +85,8 @@ func (p *pool) work(ctx context.Context) error {
 			return err
 		case work.Done:
 			return over(work)
+		case work.ForeignNATS && !p.known():
+			return fmt.Errorf("%w: the message servers are not the coordinators', want credentials for them", ErrConfig)
 		}
 		p.Log.Info("works", "experiment", work.Experiment)
 		begin := time.Now()
@@ -100,6 +105,8 @@ func (p *pool) work(ctx context.Context) error {
 			p.Log.Error("cannot work for an experiment, and goes on with others", "experiment", work.Experiment, "error", err)
 			p.ask.Refuses = append(p.ask.Refuses, work.UID)
 			p.ask.Refuses = p.ask.Refuses[max(0, len(p.ask.Refuses)-mostRefused):]
+		case errors.Is(err, errStuck): // the device would not come back for other work either
+			return err
 		case errors.Is(err, ErrTemporary):
 			p.Log.Warn("lost the coordinator", "experiment", work.Experiment, "error", err)
 		default:
@@ -164,11 +171,14 @@ func has(err error, codes ...api.Code) bool {
 
 func jitter(d time.Duration) time.Duration { return d/2 + rand.N(d/2) }
 
+// known says whether the replica is a user of message servers that are not the coordinators', which know their own users alone.
+func (p *pool) known() bool { return p.Dial.Credentials != "" || p.Dial.User != "" }
+
 // train works for one experiment.
 func (p *pool) train(ctx context.Context, work api.Assignment) error {
 	o := p.Options
-	o.URL, o.Token = strings.Join(work.NATS, ","), work.Secret
-	if o.Dial.Credentials == "" { // else the message servers are others', which know their own users alone
+	o.URL, o.Token, o.Patience = strings.Join(work.NATS, ","), work.Secret, min(o.Patience, workPatience)
+	if !p.known() {
 		o.Dial.User, o.Dial.Secret = work.UID, work.Secret
 	}
 	if !strings.Contains(o.URL, "tls://") { // the message servers do without, the coordinators may not

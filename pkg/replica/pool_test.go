@@ -85,6 +85,9 @@ func TestPoolEndsByTheRules(t *testing.T) {
 		{name: "the coordinators come back", options: PoolOptions{Experiment: "a"}, answers: []answer{unavailable, unavailable, unavailable, work("a"), done(0, "")}, mains: []error{nil}, worked: []string{"uid-a"}, within: 5 * time.Second},
 		{name: "a token that is not good", answers: []answer{{err: api.Errorf(api.Unauthorized, "no such token")}}, want: ErrConfig, code: 42, within: time.Minute},
 		{name: "a token that is made in a moment", options: PoolOptions{Once: true}, answers: []answer{{err: api.Errorf(api.Unauthorized, "no such token")}, work("a")}, mains: []error{nil}, worked: []string{"uid-a"}},
+		{name: "message servers of others, and no credentials for them", answers: []answer{{work: api.Assignment{Experiment: "a", UID: "uid-a", Secret: "secret-a", ForeignNATS: true}}}, want: ErrConfig, code: 42, within: time.Second},
+		{name: "message servers of others", options: PoolOptions{Once: true, Options: Options{Dial: transport.Options{User: "r7", SecretFile: "f"}}},
+			answers: []answer{{work: api.Assignment{Experiment: "a", UID: "uid-a", Secret: "secret-a", ForeignNATS: true}}}, mains: []error{nil}, worked: []string{"r7"}},
 		{name: "a request that is not good", answers: []answer{{err: api.Errorf(api.Invalid, "id")}}, want: ErrConfig, code: 42, within: time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -136,7 +139,7 @@ func TestWorkComesWithItsCredentials(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := transport.Options{User: "uid-a", Secret: "secret-a"}
-		if got.URL != "nats://a:1,nats://b:2" || got.Token != "secret-a" || !reflect.DeepEqual(got.Dial, want) || got.Patience != poolPatience {
+		if got.URL != "nats://a:1,nats://b:2" || got.Token != "secret-a" || !reflect.DeepEqual(got.Dial, want) || got.Patience != workPatience {
 			t.Errorf("work with %q, token %q, dial %+v, patience %v", got.URL, got.Token, got.Dial, got.Patience)
 		}
 		asker.answers[0].work.NATS = []string{"tls://a:1"}

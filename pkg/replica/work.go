@@ -67,6 +67,9 @@ func (w *worker) handle(ctx context.Context, m transport.Message) (transport.Mes
 	case Ping:
 		return m.Reply(transport.TypeCommand, nil), nil
 	case Leave:
+		if current := w.gate.Generation(); m.Generation < current { // of a coordinator that leads no more
+			return transport.Message{}, &transport.StaleError{Message: m.Generation, Current: current}
+		}
 		w.leave()
 		return m.Reply(transport.TypeCommand, nil), nil
 	}
@@ -224,9 +227,13 @@ func (w *worker) action(mesh *Mesh, cmd Command) (func(m *member, a *GroupAnswer
 	}
 	// bulk is what the command brings: the same for all groups, but for Restore.
 	bulk := func(group int) ([]byte, error) {
-		data, err := w.conn.Pull(mesh.ctx, transport.Pull{Subject: w.place.Subjects.Gives(from), Key: BulkKey(mesh.generation, cmd.Seq, group), Max: transport.MaxBlob})
-		if err != nil && mesh.ctx.Err() != nil {
+		data, err := w.conn.Pull(mesh.ctx, transport.Pull{Subject: w.place.Subjects.Gives(from), Key: BulkKey(mesh.generation, cmd.Seq, group), Max: transport.MaxBlob, Grace: meshGrace})
+		switch {
+		case err == nil, errors.Is(err, transport.ErrTooLarge):
+		case mesh.ctx.Err() != nil:
 			err = context.Cause(mesh.ctx)
+		default: // no failure of the training: whoever leads then begins a generation
+			err = fmt.Errorf("%w: %w", errAborted, err)
 		}
 		return data, err
 	}

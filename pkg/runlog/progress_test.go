@@ -131,10 +131,9 @@ func TestTheBarAndLogLinesDoNotGarbleEachOther(t *testing.T) {
 		var out buffer
 		c := newClock()
 		p := NewProgress(&out, ProgressOptions{Name: "two-moons", Total: 9600, Terminal: true, Width: 110, Color: color, Now: c.now})
-		log := slog.New(NewLogHandler(p, LogOptions{Color: color}))
 		train(p, c, 9600, 100)
 		for i := range 20 {
-			log.Info("late", "i", i)
+			p.Log(fmt.Sprintf("late i=%d", i))
 		}
 		p.Done("trained in 49.5 s")
 		p.Log("after")
@@ -249,7 +248,7 @@ func TestLogHandlers(t *testing.T) {
 		{"level", LogOptions{Level: slog.LevelError}, ""},
 	} {
 		var out bytes.Buffer
-		h := NewLogHandler(NewProgress(&out, ProgressOptions{}), tc.o)
+		h := NewHandler(&out, tc.o)
 		if h.Enabled(context.Background(), slog.LevelWarn) {
 			r := slog.NewRecord(at, slog.LevelWarn, "swap", 0)
 			r.Add("rung", 3)

@@ -69,14 +69,3 @@ func (c Cluster) server(opts *server.Options, insecure bool) error {
 	}
 	return nil
 }
-
-// Routes is host:port where the server takes routes; empty if it is in no cluster.
-func (s *Server) Routes() string {
-	if addr := s.nats.ClusterAddr(); addr != nil {
-		return addr.String()
-	}
-	return ""
-}
-
-// Peers is the number of other servers of the cluster that the server has a route to.
-func (s *Server) Peers() int { return s.nats.NumRemotes() }

@@ -17,6 +17,17 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/certs"
 )
 
+// Routes is host:port where the server takes routes; empty if it is in no cluster.
+func (s *Server) Routes() string {
+	if addr := s.nats.ClusterAddr(); addr != nil {
+		return addr.String()
+	}
+	return ""
+}
+
+// Peers is the number of other servers of the cluster that the server has a route to.
+func (s *Server) Peers() int { return s.nats.NumRemotes() }
+
 // freeAddress is a loopback address that nobody listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()

@@ -44,7 +44,7 @@ type Server struct {
 }
 
 // StartServer starts a server and returns once it takes connections; the others of its cluster are looked for meanwhile
-// and from then on, see [Server.Peers].
+// and from then on.
 func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	opts, err := o.server()
 	if err != nil {

@@ -3,14 +3,18 @@
 package chaos
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 )
 
 // size is how much happens: little wherever tests run, all of it with KELVIN_CHAOS=long.
@@ -95,10 +99,7 @@ func TestNoRunDiffersForItsFaults(t *testing.T) {
 		}
 	}
 	t.Logf("KELVIN_CHAOS_SEED=%d", seed)
-	dir := t.TempDir()
-	if err := Build(t.Context(), dir); err != nil {
-		t.Fatal(err)
-	}
+	dir := programs(t)
 	var experiments []Experiment
 	for _, text := range size.experiments {
 		experiments = append(experiments, undisturbed(t, dir, strings.Replace(text, "STEPS", strconv.Itoa(size.steps), 1)))
@@ -117,6 +118,57 @@ func TestNoRunDiffersForItsFaults(t *testing.T) {
 	if err != nil {
 		t.Errorf("KELVIN_CHAOS_SEED=%d: %v\n%s", seed, err, cluster.Logs(30))
 	}
+}
+
+// A replica that is cut off when its experiment ends hears nothing of the end, and asks for other work all the same.
+func TestAReplicaThatMissedTheEndAsksForOtherWork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts three processes and trains for a few seconds")
+	}
+	dir := programs(t)
+	experiment := undisturbed(t, dir, strings.Replace(ladder, "STEPS", "400", 1))
+	cluster, err := Start(t.Context(), ClusterConfig{Dir: t.TempDir(), Programs: dir, Coordinators: 1, Replicas: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	r := cluster.newRun([]Experiment{experiment}, t.Logf)
+	defer r.leave()
+	if err := r.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Network.Isolate(cluster.Replicas[1].Name)
+	if _, err := r.watch.until(t.Context(), patience, func(e api.Experiment) bool { return e.Phase == api.Completed }); err != nil {
+		t.Fatal(err)
+	}
+	cluster.Network.Heal()
+	if err := r.finish(t.Context()); err != nil {
+		t.Errorf("%v\n%s", err, cluster.Logs(10))
+	}
+}
+
+// bin is the folder for the programs, which are built once.
+var (
+	bin   string
+	build = sync.OnceValue(func() error { return Build(context.Background(), bin) })
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if bin, err = os.MkdirTemp("", "kelvin-chaos"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(bin)
+	os.Exit(code)
+}
+
+func programs(t *testing.T) string {
+	t.Helper()
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	return bin
 }
 
 // undisturbed trains an experiment in one process.

@@ -68,7 +68,7 @@ func (p *Place) reap(cmd *exec.Cmd, ended chan struct{}) {
 	p.mu.Unlock()
 	close(ended)
 	if !asked && p.Ended != nil && p.Ended(code) {
-		p.Start()
+		_ = p.Start() // where that fails, it is not at work when all must be
 	}
 }
 

@@ -32,13 +32,44 @@ const patience = time.Minute
 // Run trains the experiments in turn, each as often as it takes, while the faults happen, and finishes the one at hand. The
 // error is all that was not as it must be. say is told what happens.
 func (c *Cluster) Run(ctx context.Context, experiments []Experiment, faults []Fault, say func(format string, args ...any)) (*Report, error) {
-	r := &run{Cluster: c, experiments: experiments, say: say, report: &Report{}}
+	r := c.newRun(experiments, say)
 	defer r.leave()
 	err := r.all(ctx, faults)
 	if err != nil && r.watch != nil {
 		err = fmt.Errorf("%w\n%s", err, r.history(ctx))
 	}
 	return r.report, err
+}
+
+// run is what Run is at.
+type run struct {
+	*Cluster
+	experiments []Experiment
+	say         func(format string, args ...any)
+	report      *Report
+	begun       int // experiments
+	at          Experiment
+	watch       *watch // of the experiment at hand; nil: none
+}
+
+func (c *Cluster) newRun(experiments []Experiment, say func(format string, args ...any)) *run {
+	return &run{Cluster: c, experiments: experiments, report: &Report{}, say: func(format string, args ...any) {
+		say(time.Now().Format(time.TimeOnly)+" "+format, args...)
+	}}
+}
+
+// all lets the faults happen, one after the other.
+func (r *run) all(ctx context.Context, faults []Fault) error {
+	for i, f := range faults {
+		if err := r.next(ctx, f.Gap); err != nil {
+			return err
+		}
+		r.say("%2d/%d %s", i+1, len(faults), f)
+		if err := r.suffer(ctx, f); err != nil {
+			return fmt.Errorf("fault %d, %s: %w", i+1, f.Kind, err)
+		}
+	}
+	return r.finish(ctx)
 }
 
 // history is what the coordinators have to say of the experiment at hand.
@@ -56,30 +87,7 @@ func (r *run) history(ctx context.Context) string {
 	return b.String()
 }
 
-func (r *run) all(ctx context.Context, faults []Fault) error {
-	for i, f := range faults {
-		if err := r.next(ctx, f.Gap); err != nil {
-			return err
-		}
-		r.say("%2d/%d %s", i+1, len(faults), f)
-		if err := r.suffer(ctx, f); err != nil {
-			return fmt.Errorf("fault %d, %s: %w", i+1, f.Kind, err)
-		}
-	}
-	return r.finish(ctx)
-}
-
-// run is what Run is at.
-type run struct {
-	*Cluster
-	experiments []Experiment
-	say         func(format string, args ...any)
-	report      *Report
-	begun       int // experiments
-	at          Experiment
-	watch       *watch // of the experiment at hand; nil: none
-}
-
+// leave ends the watch over the experiment at hand.
 func (r *run) leave() {
 	if r.watch != nil {
 		r.watch.close()

@@ -114,9 +114,12 @@ func (c *Client) LastCut(ctx context.Context, name string) (Cut, error) {
 	return read[Cut](ctx, c, path("experiments", name, "cuts", "last"))
 }
 
-// ReplaceCut puts a cut in place, see [ReplaceCut]. The experiment must be paused.
-func (c *Client) ReplaceCut(ctx context.Context, name string, step uint64, r ReplaceCut) (Cut, error) {
-	return call[Cut](ctx, c, request{method: http.MethodPost, path: path("experiments", name, "cuts", strconv.FormatUint(step, 10)), twice: true}, r)
+// ReplaceCut puts a cut in place, see [ReplaceCut]. The experiment must be paused. Another version than the given one, 0 for
+// any, is a Conflict. Until ctx ends it is tried again, and still done once.
+func (c *Client) ReplaceCut(ctx context.Context, name string, step uint64, r ReplaceCut, version uint64) (Cut, error) {
+	to := versioned(http.MethodPost, name, version)
+	to.path, to.twice = path("experiments", name, "cuts", strconv.FormatUint(step, 10)), true
+	return call[Cut](ctx, c, to, r)
 }
 
 // PutLadder gives a paused experiment another ladder, see [PutLadder]. Another version than the given one, 0 for any, is a
@@ -174,9 +177,9 @@ func (c *Client) RevokeToken(ctx context.Context, name string) error {
 }
 
 // Bootstrap trades the token that the first leader wrote to its data directory, or the right to be on its machine, for the
-// first token of scope admin. It works once.
+// first token of scope admin. It works until that one is used: each time the secret is another, and those before are void.
 func (c *Client) Bootstrap(ctx context.Context) (NewToken, error) {
-	return call[NewToken](ctx, c, request{method: http.MethodPost, path: path("tokens", "bootstrap")}, nil)
+	return call[NewToken](ctx, c, request{method: http.MethodPost, path: path("tokens", "bootstrap"), twice: true}, nil)
 }
 
 // Quotas are all quotas, by owner.

@@ -113,15 +113,15 @@ func parseEndpoint(text string, insecure bool) (*url.URL, error) {
 	return u, nil
 }
 
-// ReadToken is the token in a file.
+// ReadToken is the token in a file. Its errors name the file.
 func ReadToken(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("token file: %w", err)
+		return "", err
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("token file %s, want one line with a token and nothing else", path)
+		return "", fmt.Errorf("%s: want one line with a token and nothing else", path)
 	}
 	return token, nil
 }
@@ -189,7 +189,7 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 func worthAgain(err *Error, sent, twice bool) bool {
 	var verify *tls.CertificateVerificationError
 	switch {
-	case errors.As(err, &verify):
+	case errors.As(err, &verify), err.foreign:
 		return false
 	case err.Code == NoLeader, err.Code == Unavailable && err.Status != 0:
 		return true
@@ -276,6 +276,8 @@ func failure(from *url.URL, res *http.Response) *Error {
 		f.Error = &Error{Code: codeOf(res.StatusCode), Message: fmt.Sprintf("%s: answers %s, which is not an answer of a coordinator", from, res.Status)}
 		if res.Request.Method == http.MethodHead {
 			f.Error.Message = fmt.Sprintf("%s: %s", from, strings.ToLower(http.StatusText(res.StatusCode)))
+		} else if res.StatusCode < 500 {
+			f.Error.Code, f.Error.foreign = Unavailable, true // what a coordinator would say is not known
 		}
 	}
 	f.Error.Status = res.StatusCode

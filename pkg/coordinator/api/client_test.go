@@ -152,6 +152,12 @@ func TestErrors(t *testing.T) {
 	if _, err := dial(t, Config{Endpoints: []string{url}, Patience: time.Millisecond}).Tokens(t.Context()); codeIn(err) != Unavailable || !strings.Contains(err.Error(), "502") {
 		t.Errorf("a proxy's error: %v", err)
 	}
+	for _, status := range []int{302, 400, 401, 403, 404, 413, 422} { // a replica ends for good where a coordinator says so
+		url = serve(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{"error": "no"}`, status) })
+		if _, err := dial(t, Config{Endpoints: []string{url}}).Tokens(t.Context()); codeIn(err) != Unavailable || !strings.Contains(err.Error(), "not an answer of a coordinator") {
+			t.Errorf("a proxy's %d: %v, want it unavailable", status, err)
+		}
+	}
 	url = serve(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{") })
 	if _, err := dial(t, Config{Endpoints: []string{url}}).Tokens(t.Context()); codeIn(err) != Timeout {
 		t.Errorf("half an answer: %v, want a timeout: it may have been done", err)

@@ -78,7 +78,8 @@ type Token struct {
 	Owner       string     `json:"owner,omitempty"`       // whose quota the experiments submitted with it count for
 	Experiments string     `json:"experiments,omitempty"` // name, or beginning with * at the end; "": all
 	Expires     *time.Time `json:"expires"`               // null: never
-	Uses        uint32     `json:"uses,omitempty"`        // that are left of a join token; 0: any number
+	Uses        uint32     `json:"uses,omitempty"`        // that are left of a join token; 0: any number, or none if it is
+	Spent       bool       `json:"spent,omitempty"`       // used up: it stands for the replicas that came with it, until it is revoked
 }
 
 // CreateToken asks for a token: POST /v1/tokens, answered by NewToken.
@@ -139,9 +140,13 @@ type Assignment struct {
 	UID        string   `json:"uid,omitempty"`
 	Secret     string   `json:"secret,omitempty"` // of the experiment, for NATS and replica.Meet
 	NATS       []string `json:"nats,omitempty"`   // URLs
-	Done       bool     `json:"done,omitempty"`   // the replica may end, with the status Exit
-	Exit       int      `json:"exit,omitempty"`   // 0, 42 (do not start it again) or 143 (people asked it to leave)
-	Reason     string   `json:"reason,omitempty"`
+	// ForeignNATS says that the message servers are not the coordinators': a replica shows them what it was given for that, and
+	// never the secret.
+	ForeignNATS bool `json:"foreign_nats,omitempty"`
+
+	Done   bool   `json:"done,omitempty"` // the replica may end, with the status Exit
+	Exit   int    `json:"exit,omitempty"` // 0, 42 (do not start it again) or 143 (people asked it to leave)
+	Reason string `json:"reason,omitempty"`
 }
 
 // PoolReplica is a replica that the scheduler knows.

@@ -49,7 +49,8 @@ type Error struct {
 	Status int   `json:"-"` // of HTTP; 0: no coordinator answered
 	Cause  error `json:"-"` // why no coordinator answered; nil otherwise
 
-	after time.Duration // that the coordinator wants to pass before the next attempt
+	foreign bool          // whoever stands in between refused it, and no coordinator
+	after   time.Duration // that the coordinator wants to pass before the next attempt
 }
 
 func (e *Error) Error() string {

@@ -228,11 +228,21 @@ type Conservation struct {
 	Live    uint64 `json:"live"`
 }
 
-// ReplaceCut puts a cut in place: POST /v1/experiments/{name}/cuts/{step}, of a paused experiment. Without a manifest the
-// experiment goes back to its cut of that step, and later ones are forgotten. With one, whose blobs were uploaded before, that
-// one then takes the place of the cut of that step.
+// ReplaceCut puts a cut in place: POST /v1/experiments/{name}/cuts/{step}, of a paused experiment. Later ones are forgotten.
+// Without a manifest it is the cut of that step, which must be kept. With one, whose blobs were uploaded before, it is another
+// one of that step, whether one is kept or not. What is refused changes nothing.
 type ReplaceCut struct {
 	Manifest     string       `json:"manifest,omitempty"`
 	Parts        []Part       `json:"parts,omitempty"`
 	Conservation Conservation `json:"conservation,omitzero"`
+}
+
+// PutLadder gives a paused experiment another ladder: PUT /v1/experiments/{name}/ladder. Nothing but the ladder may differ in the
+// YAML. The cut is the last one on that ladder: of the same step, and its blobs were uploaded before. It takes the place of all
+// cuts that are kept, from which the other ladder cannot go on.
+type PutLadder struct {
+	YAML         string       `json:"yaml"`
+	Manifest     string       `json:"manifest"`
+	Parts        []Part       `json:"parts"`
+	Conservation Conservation `json:"conservation"`
 }

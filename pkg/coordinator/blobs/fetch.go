@@ -219,7 +219,7 @@ func (r *Replicator) repair() {
 		}
 		for i, f := range flights {
 			<-f.done
-			if f.err != nil && r.ctx.Err() == nil {
+			if f.err != nil && r.ctx.Err() == nil && r.store.misses(missing[i]) {
 				ok = false
 				r.log.Warn("blob is missing", "blob", missing[i], "err", f.err)
 			}

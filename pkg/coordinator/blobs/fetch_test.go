@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -63,6 +64,49 @@ func TestAFetchGoesOnWhereItBrokeOff(t *testing.T) {
 		if st := nodes[0].store.Stats(); st.Fetched != 1 || st.Ingested != 1 {
 			t.Errorf("stats %+v, want one blob fetched", st)
 		}
+	}
+}
+
+// TestAFetchThatCannotWriteGoesOnElsewhere has the disk busy until the first peer is given up.
+func TestAFetchThatCannotWriteGoesOnElsewhere(t *testing.T) {
+	t.Parallel() // the first peer has to be given up
+	data := someBytes(1, 1000)
+	var total, asked atomic.Int64
+	nodes := cluster(t, 3, func(_ int, m *member) { m.stall = time.Second })
+	for range maxWriters {
+		nodes[0].store.slots <- struct{}{}
+	}
+	for _, n := range nodes[1:] {
+		putBytes(t, n.store, data)
+		n.line = func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if asked.Add(1) == 2 {
+					for range maxWriters {
+						nodes[0].store.leave()
+					}
+				}
+				limited(1<<30, &total, nil)(h).ServeHTTP(w, r)
+			})
+		}
+	}
+	if err := nodes[0].Fetch(t.Context(), digestOf(data)); err != nil || !nodes[0].holds(data) {
+		t.Fatal(err)
+	}
+	if st := nodes[0].store.Stats(); st.Refused != 0 || asked.Load() != 2 {
+		t.Errorf("%d contents refused, %d requests, want none and 2", st.Refused, asked.Load())
+	}
+}
+
+func TestWhatIsNotNeededIsNotMissing(t *testing.T) {
+	s := openStore(t, Config{FS: newMemFS()})
+	a, b := digestOf([]byte("a")), digestOf([]byte("b"))
+	s.Require(a, b)
+	s.Forgo(func(d ledger.Digest) bool { return d == a })
+	if got := s.Missing(); !slices.Equal(got, []ledger.Digest{b}) {
+		t.Errorf("missing %v, want %v", got, b)
+	}
+	if s.Require(a); len(s.Missing()) != 2 {
+		t.Error("what is required again is not missing again")
 	}
 }
 

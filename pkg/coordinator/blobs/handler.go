@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +25,8 @@ var answers = []struct {
 }
 
 // Handler answers the peers' requests: GET and HEAD of /blobs/<hex>, with ranges, and PUT, which answers 204 once the blob
-// is durable here. Whoever asks is trusted: the caller sees to that.
+// is durable here, and 102 from time to time while it verifies a copy that is here already. Whoever asks is trusted: the
+// caller sees to that.
 func (s *Store) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+prefix+"{digest}", s.serveGet) // and HEAD
@@ -60,7 +62,14 @@ func (s *Store) servePut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	body := &upload{Reader: r.Body, control: http.NewResponseController(w), stall: s.stall}
-	err = s.Put(r.Context(), digest, r.ContentLength, body)
+	said := time.Now()
+	err = s.put(r.Context(), digest, r.ContentLength, body, func(context.Context, int) error {
+		if time.Since(said) > s.stall/4 { // it takes long to read a large blob again: the sender must not give up
+			w.WriteHeader(http.StatusProcessing)
+			said = time.Now()
+		}
+		return nil
+	})
 	if !body.ended {
 		w.Header().Set("Connection", "close") // else the server would wait for the rest before it answers
 	}

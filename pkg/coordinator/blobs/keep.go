@@ -116,7 +116,7 @@ func (s *Store) Scrub(ctx context.Context) error {
 	from, _ := slices.BinarySearchFunc(digests, next, compareDigests)
 	saved := time.Now()
 	for _, d := range digests[from:] {
-		err := s.verify(ctx, d, &s.scrubs)
+		err := s.verify(ctx, d, s.scrubs.take)
 		if ctx.Err() != nil {
 			s.saveScrub(last, d)
 			return fmt.Errorf("blobs: scrub: %w", context.Cause(ctx))

@@ -28,14 +28,15 @@ var slices1M = sync.Pool{New: func() any { return new([sliceSize]byte) }}
 // new to GC; r is then not read. Errors: ErrMismatch if r is not as announced, ErrTooLarge, ErrFull, ErrBroken, those of
 // r, of ctx, and of the disk; after any of them nothing of it is left.
 func (s *Store) Put(ctx context.Context, digest ledger.Digest, size int64, r io.Reader) error {
-	if err := s.put(ctx, digest, size, r); err != nil {
+	if err := s.put(ctx, digest, size, r, nil); err != nil {
 		return fmt.Errorf("blobs: put %s: %w", digest, err)
 	}
 	return nil
 }
 
-func (s *Store) put(ctx context.Context, digest ledger.Digest, size int64, r io.Reader) error {
-	have, err := s.whole(ctx, digest, size)
+// put is Put; step is that of verify.
+func (s *Store) put(ctx context.Context, digest ledger.Digest, size int64, r io.Reader, step func(context.Context, int) error) error {
+	have, err := s.whole(ctx, digest, size, step)
 	if have || err != nil {
 		return err
 	}
@@ -50,8 +51,8 @@ func (s *Store) put(ctx context.Context, digest ledger.Digest, size int64, r io.
 	return in.commit(ctx)
 }
 
-// whole says whether the blob is here with that size, verified just now.
-func (s *Store) whole(ctx context.Context, digest ledger.Digest, size int64) (bool, error) {
+// whole says whether the blob is here with that size, verified just now, and makes it new to GC; step is that of verify.
+func (s *Store) whole(ctx context.Context, digest ledger.Digest, size int64, step func(context.Context, int) error) (bool, error) {
 	s.mu.Lock()
 	here := s.touch(digest)
 	here = here && s.index[digest].size == size
@@ -60,7 +61,7 @@ func (s *Store) whole(ctx context.Context, digest ledger.Digest, size int64) (bo
 	if !here || err != nil {
 		return false, err
 	}
-	err = s.verify(ctx, digest, nil)
+	err = s.verify(ctx, digest, step)
 	if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
@@ -196,9 +197,7 @@ func (in *ingest) refuse(why error) error {
 
 // write appends a slice, at the store's pace.
 func (in *ingest) write(ctx context.Context, slice []byte) error {
-	in.sum.Write(slice)
-	err := in.s.writes.take(ctx, len(slice))
-	if err != nil {
+	if err := in.s.writes.take(ctx, len(slice)); err != nil {
 		return err
 	}
 	if err := in.s.enter(ctx); err != nil {
@@ -220,6 +219,7 @@ func (in *ingest) write(ctx context.Context, slice []byte) error {
 		in.err = diskError(err)
 		return in.err
 	}
+	in.sum.Write(slice) // not before: a fetch that was stopped goes on with these bytes
 	in.n += int64(n)
 	in.unsynced += int64(n)
 	in.s.mu.Lock()

@@ -144,8 +144,8 @@ func (c *content) Seek(offset int64, whence int) (int64, error) {
 
 func (c *content) Close() error { return c.file.Close() }
 
-// verify reads a blob once; pace, where not nil, says how fast.
-func (s *Store) verify(ctx context.Context, digest ledger.Digest, pace *bucket) error {
+// verify reads a blob once; step, where not nil, is called for every piece with its size, and may take its time.
+func (s *Store) verify(ctx context.Context, digest ledger.Digest, step func(context.Context, int) error) error {
 	b, err := s.open(digest)
 	if err != nil {
 		return err
@@ -161,8 +161,8 @@ func (s *Store) verify(ctx context.Context, digest ledger.Digest, pace *bucket) 
 		if err != nil {
 			return err
 		}
-		if pace != nil {
-			if err := pace.take(ctx, n); err != nil {
+		if step != nil {
+			if err := step(ctx, n); err != nil {
 				return err
 			}
 		}

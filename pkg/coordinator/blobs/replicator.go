@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"sync"
 	"time"
 
@@ -123,7 +125,7 @@ func (r *Replicator) PutQuorum(ctx context.Context, digest ledger.Digest, size i
 			return err
 		}
 		defer body.Close()
-		return r.store.put(ctx, digest, size, body)
+		return r.store.put(ctx, digest, size, body, nil)
 	})
 	if err != nil {
 		return fmt.Errorf("blobs: put %s: %w", digest, err)
@@ -143,7 +145,7 @@ func (r *Replicator) Spread(ctx context.Context, digest ledger.Digest) error {
 			return c, err
 		}
 		err = r.putQuorum(ctx, digest, b.size, open, func(ctx context.Context) error {
-			whole, err := r.store.whole(ctx, digest, b.size)
+			whole, err := r.store.whole(ctx, digest, b.size, nil)
 			if err == nil && !whole {
 				err = ErrCorrupt
 			}
@@ -241,6 +243,10 @@ func (r *Replicator) send(ctx context.Context, p Peer, digest ledger.Digest, siz
 		}
 		return alive.reader(b), nil
 	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
+		alive.sign()
+		return nil
+	}})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, p.URL+prefix+digest.String(), http.NoBody)
 	if err != nil {
 		return err
@@ -292,6 +298,9 @@ func (w *watchdog) end() {
 	w.cancel(nil)
 }
 
+// sign is one of life.
+func (w *watchdog) sign() { w.timer.Reset(w.stall) }
+
 // reader counts what is read as a sign of life.
 func (w *watchdog) reader(r io.ReadCloser) io.ReadCloser { return &watched{r, w} }
 
@@ -303,7 +312,7 @@ type watched struct {
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.ReadCloser.Read(p)
 	if n > 0 {
-		w.dog.timer.Reset(w.dog.stall)
+		w.dog.sign()
 	}
 	return n, err
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
@@ -292,6 +293,27 @@ func TestWhoeverStopsWaitingStopsThePut(t *testing.T) {
 	}
 }
 
+// TestAPeerThatVerifiesItsCopyIsAlive has a peer read its copy for longer than a sender waits for a sign of life.
+func TestAPeerThatVerifiesItsCopyIsAlive(t *testing.T) {
+	t.Parallel() // it costs time, and no work
+	const stall = time.Second
+	nodes := cluster(t, 2, func(_ int, m *member) { m.stall, m.store.stall = stall, stall })
+	data := someBytes(1, 12*sliceSize)
+	putBytes(t, nodes[1].store, data)
+	nodes[1].fs.setFault(func(_ int, op, _ string) error {
+		if op == "read" {
+			time.Sleep(stall / 5)
+		}
+		return nil
+	})
+	if _, err := nodes[0].put(t.Context(), data); err != nil {
+		t.Errorf("put of what the peer has: %v", err)
+	}
+	if n := nodes[1].store.Stats().Ingested; n != 1 {
+		t.Errorf("the peer has written it %d times, want once", n)
+	}
+}
+
 func TestAStragglerIsLeftBehind(t *testing.T) {
 	nodes := cluster(t, 3, func(i int, m *member) {
 		m.straggle = time.Millisecond
@@ -360,6 +382,27 @@ func TestThePeersGetAnswersThatTheyUnderstand(t *testing.T) {
 			t.Errorf("%s: ETag %s, want the digest", tc.name, w.Header().Get("ETag"))
 		}
 	}
+}
+
+func TestABlobThatIsSentAgainIsNewToGC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openStore(t, Config{FS: newMemFS()})
+		data := someBytes(1, 100)
+		for range 4 {
+			w := httptest.NewRecorder()
+			s.Handler().ServeHTTP(w, httptest.NewRequest("PUT", prefix+digestOf(data).String(), bytes.NewReader(data)))
+			if w.Code != http.StatusNoContent {
+				t.Fatalf("put: %d %s", w.Code, w.Body)
+			}
+			time.Sleep(s.Grace() * 2 / 3)
+			if _, err := s.GC(t.Context(), func(ledger.Digest) bool { return false }); err != nil || !s.Has(digestOf(data)) {
+				t.Fatalf("gone before it is as old as it may be: %v", err)
+			}
+		}
+		if n := s.Stats().Ingested; n != 1 {
+			t.Errorf("written %d times, want once", n)
+		}
+	})
 }
 
 func TestAnUploadThatHangsIsGivenUp(t *testing.T) {

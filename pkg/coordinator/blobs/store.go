@@ -226,6 +226,9 @@ func (s *Store) Path(digest ledger.Digest) string {
 	return filepath.Join(s.dir, name[:2], name)
 }
 
+// Grace is how long GC spares a blob that nobody references, from when it was last put or required.
+func (s *Store) Grace() time.Duration { return s.grace }
+
 // Has says whether a copy is here that is not known to be damaged.
 func (s *Store) Has(digest ledger.Digest) bool {
 	s.mu.Lock()
@@ -244,6 +247,21 @@ func (s *Store) Require(digests ...ledger.Digest) {
 			s.miss(d)
 		}
 	}
+}
+
+// Forgo takes blobs that nobody needs from those that are missing. One that Require speaks of afterwards is missing again.
+func (s *Store) Forgo(unneeded func(ledger.Digest) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.missing, func(d ledger.Digest, _ time.Time) bool { return unneeded(d) })
+}
+
+// misses says whether a blob is missing.
+func (s *Store) misses(digest ledger.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.missing[digest]
+	return ok
 }
 
 // touch makes a blob new to GC and says whether it is here. mu is held.

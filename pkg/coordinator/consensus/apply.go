@@ -19,6 +19,8 @@ var (
 	ErrLeadershipLost = fmt.Errorf("leadership lost: %w", ErrUncertain)
 	// ErrNotLeader is what a [NotLeaderError] unwraps to: nothing was changed.
 	ErrNotLeader = errors.New("not the leader")
+	// ErrTransfer says that leadership is being handed over: nothing was changed, and the same node may be asked again.
+	ErrTransfer = errors.New("leadership is being handed over")
 	// ErrCorrupt says that something on the disk is not what was written. The message names the file.
 	ErrCorrupt = errors.New("damaged")
 	// ErrFull says that a disk is too full to take in more.
@@ -45,31 +47,29 @@ func (n *Node) notLeader() error {
 	return &NotLeaderError{Leader: name, Peer: peer}
 }
 
-// maxPlain bounds, in bytes, the entries whose size is up to people. Those that name the parts of a large cut may be larger.
+// maxPlain bounds, in bytes, the entries whose size is up to people. Those that name the blobs of a large cut, or who holds
+// each of many shards, may be larger.
 const maxPlain = 64 << 10
 
-// Apply commits a command about an experiment, or about the cluster if exp is zero, and returns what it came to once it is
-// applied here. The error says whether there is an outcome: a [*NotLeaderError] if nothing was changed, [ErrUncertain] if
-// that is open; Outcome.Err is the ledger's own answer.
-func (n *Node) Apply(ctx context.Context, exp ledger.ID, command ledger.Command) (ledger.Outcome, error) {
-	outcome, _, err := n.apply(ctx, exp, command)
-	return outcome, err
+// plain says whether a command has that bound.
+func plain(command ledger.Command) bool {
+	_, holders := command.(ledger.GenerationOpen)
+	return !holders && len(ledger.Names(command)) == 0
 }
 
-func (n *Node) apply(ctx context.Context, exp ledger.ID, command ledger.Command) (ledger.Outcome, uint64, error) {
-	fail := func(err error) (ledger.Outcome, uint64, error) {
-		return ledger.Outcome{}, 0, fmt.Errorf("apply %T: %w", command, err)
+// Apply commits a command about an experiment, or about the cluster if exp is zero, and returns what it came to once it is
+// applied here. The error says whether there is an outcome: a [*NotLeaderError] or [ErrTransfer] if nothing was changed,
+// [ErrUncertain] if that is open; Outcome.Err is the ledger's own answer.
+func (n *Node) Apply(ctx context.Context, exp ledger.ID, command ledger.Command) (ledger.Outcome, error) {
+	fail := func(err error) (ledger.Outcome, error) {
+		return ledger.Outcome{}, fmt.Errorf("apply %T: %w", command, err)
 	}
 	data, err := ledger.Encode(ledger.Entry{Exp: exp, At: time.Now(), Command: command})
 	if err != nil {
 		return fail(err)
 	}
-	switch command.(type) {
-	case ledger.CutCommit, ledger.GenerationOpen:
-	default:
-		if len(data) > maxPlain {
-			return fail(fmt.Errorf("%w: %d bytes, want at most %d", ledger.ErrInvalid, len(data), maxPlain))
-		}
+	if plain(command) && len(data) > maxPlain {
+		return fail(fmt.Errorf("%w: %d bytes, want at most %d", ledger.ErrInvalid, len(data), maxPlain))
 	}
 	if err := ctx.Err(); err != nil {
 		return fail(context.Cause(ctx))
@@ -84,7 +84,7 @@ func (n *Node) apply(ctx context.Context, exp ledger.ID, command ledger.Command)
 		return fail(err)
 	}
 	n.stats.applied(time.Since(begin))
-	return future.Response().(ledger.Outcome), future.Index(), nil
+	return future.Response().(ledger.Outcome), nil
 }
 
 // await waits for what raft makes of a request.
@@ -115,8 +115,10 @@ func (n *Node) meaning(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+	case errors.Is(err, raft.ErrNotLeader):
 		return n.notLeader()
+	case errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return ErrTransfer
 	case errors.Is(err, raft.ErrEnqueueTimeout): // nothing was done
 		return context.DeadlineExceeded
 	case errors.Is(err, raft.ErrLeadershipLost):

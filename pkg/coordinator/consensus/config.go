@@ -23,8 +23,10 @@ type Config struct {
 
 	// Peer is the port of the other coordinators. Without it the node is alone and nobody can join it.
 	Peer Peer
-	// TLS secures the peer port; nil only while it listens on a loopback address.
+	// TLS secures the peer port; nil only while it listens on a loopback address, or with Insecure.
 	TLS *TLS
+	// Insecure allows any address without TLS, where something else encrypts what goes over the network.
+	Insecure bool
 
 	// An empty node begins in one of three ways. With Expect above 1 it waits until that many empty nodes, those of Peers,
 	// see each other; the one with the lowest name begins the cluster. With Join it asks a member of a cluster to take it in.
@@ -133,7 +135,7 @@ func (c Config) Validate() error {
 		}
 	} else if host, _, err := net.SplitHostPort(c.Peer.Listen); err != nil {
 		wrong("peer port: %q, want host:port", c.Peer.Listen)
-	} else if ip := net.ParseIP(host); c.TLS == nil && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+	} else if ip := net.ParseIP(host); c.TLS == nil && !c.Insecure && host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		wrong("peer port: %q without TLS, want TLS or a loopback address", c.Peer.Listen)
 	}
 	for _, peer := range append(slices.Clone(c.Peers), c.Peer.Advertise, c.Join) {

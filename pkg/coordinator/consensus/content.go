@@ -19,12 +19,38 @@ import (
 func (n *Node) Blobs() *blobs.Store { return n.blobs }
 
 // PutBlob stores data; it is durable on a quorum when the error is nil. Nothing keeps it for longer than ten minutes unless
-// an entry names it.
+// an entry names it, or it is put again.
 func (n *Node) PutBlob(ctx context.Context, data []byte) (ledger.Digest, error) {
 	digest := ledger.Digest(sha256.Sum256(data))
 	return digest, n.PutBlobFrom(ctx, digest, int64(len(data)), func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(data)), nil
 	})
+}
+
+// PutBlobs stores what an entry is about to name, two at a time: all of it is durable on a quorum when the error is nil, and
+// stays for at least half as long as PutBlob says; on this node it stays until release is called, once or more often.
+func (n *Node) PutBlobs(ctx context.Context, data ...[]byte) (release func(), err error) {
+	digests := make([]ledger.Digest, len(data))
+	pins := make([]func(), len(data))
+	for i, d := range data {
+		digests[i] = sha256.Sum256(d)
+		pins[i] = n.blobs.Pin(digests[i])
+	}
+	release = func() {
+		for _, unpin := range pins {
+			unpin()
+		}
+	}
+	u := upload{grace: n.blobs.Grace(), put: func(ctx context.Context, i int) error {
+		return n.PutBlobFrom(ctx, digests[i], int64(len(data[i])), func() (io.ReadCloser, error) {
+			return io.NopCloser(bytes.NewReader(data[i])), nil
+		})
+	}}
+	if err := u.run(ctx, len(data)); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // PutBlobFrom is PutBlob for what is too large for memory: open is called once a node that gets it, at the same time
@@ -97,15 +123,20 @@ func (n *Node) peers() []blobs.Peer {
 // collectEvery is how often blobs that nobody names are looked for.
 const collectEvery = 5 * time.Minute
 
-// collect removes blobs that neither the state nor a snapshot names: a node may have to go back to its snapshots.
+// collect removes blobs that neither the state nor a snapshot names: a node may have to go back to its snapshots. Besides, it
+// forgoes missing ones that the state names no more, as happens to a node that catches up: they are on no node.
 func (n *Node) collect() {
-	ticker := time.NewTicker(n.cfg.hooks.collectEvery)
-	defer ticker.Stop()
+	collect, forgo := time.NewTicker(n.cfg.hooks.collectEvery), time.NewTicker(n.pace(tick))
+	defer collect.Stop()
+	defer forgo.Stop()
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
-		case <-ticker.C:
+		case <-forgo.C:
+			n.forgo()
+			continue
+		case <-collect.C:
 		}
 		removed, err := n.collectOnce()
 		if err != nil && n.ctx.Err() == nil {
@@ -117,7 +148,21 @@ func (n *Node) collect() {
 	}
 }
 
+func (n *Node) forgo() {
+	if len(n.blobs.Missing()) == 0 {
+		return
+	}
+	n.fsm.view(func(s *ledger.State) { // nothing comes to be named meanwhile
+		refs := s.References()
+		n.blobs.Forgo(func(d ledger.Digest) bool { _, named := refs[d]; return !named })
+	})
+}
+
+// collectOnce does nothing while the node may be far behind: it has blobs of entries that it has yet to apply.
 func (n *Node) collectOnce() (removed int, err error) {
+	if leader, _ := n.Leader(); leader == "" || n.fsm.replaying() {
+		return 0, nil
+	}
 	named := map[ledger.Digest]bool{}
 	note := func(s *ledger.State) {
 		for d := range s.References() {

@@ -231,7 +231,7 @@ func TestForward(t *testing.T) {
 				return
 			}
 			body, _ := io.ReadAll(r.Body)
-			io.WriteString(w, n.cfg.Name+r.URL.Path+r.Header.Get("Authorization")+r.Header.Get(forwardedBy)+string(body))
+			io.WriteString(w, n.cfg.Name+r.URL.Path+r.Header.Get("Authorization")+r.Header.Get(ForwardedBy)+string(body))
 		}))
 	}
 	follower := c.follower()
@@ -239,7 +239,7 @@ func TestForward(t *testing.T) {
 		r := httptest.NewRequest("POST", "/v1/x", strings.NewReader("body"))
 		r.Header.Set("Authorization", "Bearer 1")
 		for _, h := range header {
-			r.Header.Set(forwardedBy, h)
+			r.Header.Set(ForwardedBy, h)
 		}
 		w := httptest.NewRecorder()
 		return w, follower.Forward(w, r)

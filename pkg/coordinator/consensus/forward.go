@@ -7,8 +7,8 @@ import (
 	"net/url"
 )
 
-// forwardedBy is the header of a request that came to another coordinator first.
-const forwardedBy = "Kelvin-Forwarded-By"
+// ForwardedBy is the header that names the coordinator which a request came to first.
+const ForwardedBy = "Kelvin-Forwarded-By"
 
 // Handle serves a pattern of [http.ServeMux] on the peer port, to other coordinators. Paths under /peer/ and /blobs/ are
 // taken. A node that is alone has no such port: nothing is served.
@@ -22,7 +22,7 @@ func (n *Node) Handle(pattern string, h http.Handler) {
 // forwarded before, or the leader does not answer, then nothing is written and the error, mostly a [*NotLeaderError], says so.
 func (n *Node) Forward(w http.ResponseWriter, r *http.Request) error {
 	name, address := n.Leader()
-	switch by := r.Header.Get(forwardedBy); {
+	switch by := r.Header.Get(ForwardedBy); {
 	case name == "":
 		return &NotLeaderError{}
 	case by != "":
@@ -36,7 +36,7 @@ func (n *Node) Forward(w http.ResponseWriter, r *http.Request) error {
 			p.SetURL(&url.URL{Scheme: "http", Host: address})
 			p.SetXForwarded()
 			p.Out.Host = p.In.Host
-			p.Out.Header.Set(forwardedBy, n.cfg.Name)
+			p.Out.Header.Set(ForwardedBy, n.cfg.Name)
 		},
 		Transport:     n.peer.client.Transport,
 		FlushInterval: -1, // what is watched comes at once

@@ -2,7 +2,6 @@ package consensus
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"maps"
 	"slices"
@@ -26,7 +25,14 @@ type fsm struct {
 	state   *ledger.State
 	index   uint64        // of the last command or change of members
 	changed chan struct{} // closed when index changes
+
+	// past is the end of the log that the node started with, until it is applied again. Most blobs of the cuts on the way
+	// there are on no node any more: named is told of those alone that the state names at the end.
+	past position
 }
+
+// position is that of an entry in the log.
+type position struct{ index, term uint64 }
 
 var _ raft.BatchingFSM = (*fsm)(nil)
 
@@ -42,35 +48,46 @@ func (f *fsm) ApplyBatch(entries []*raft.Log) []any {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	outcomes := make([]any, len(entries))
+	naming := map[ledger.ID]bool{} // experiments that may have come to name blobs; what was refused is kept in part
 	for i, e := range entries {
 		if e.Type == raft.LogCommand {
-			outcome := f.state.Apply(e.Index, e.Data)
-			outcomes[i] = outcome
-			if outcome.Err == nil || errors.Is(outcome.Err, ledger.ErrInconsistent) { // a refused cut is kept too
-				f.named(namedBy(e.Data))
+			outcomes[i] = f.state.Apply(e.Index, e.Data)
+			if entry, err := ledger.Decode(e.Data); err == nil && len(ledger.Names(entry.Command)) > 0 {
+				naming[entry.Exp] = true
 			}
 		}
 		f.index = e.Index
+	}
+	switch last := entries[len(entries)-1]; {
+	case f.behind(position{last.Index, last.Term}):
+	case f.past.index > 0:
+		f.namesAll()
+	default:
+		for id := range naming {
+			if e, ok := f.state.ByID(id); ok {
+				f.named(slices.Collect(maps.Keys(e.References())))
+			}
+		}
 	}
 	f.wake()
 	return outcomes
 }
 
-// namedBy are the blobs that an entry brings in.
-func namedBy(data []byte) []ledger.Digest {
-	entry, err := ledger.Decode(data)
-	if err != nil {
-		return nil
-	}
-	cut, ok := entry.Command.(ledger.CutCommit)
-	if !ok {
-		return nil
-	}
-	digests := []ledger.Digest{cut.Manifest}
-	for _, p := range cut.Parts {
-		digests = append(digests, p.Digest)
-	}
-	return digests
+// behind says whether more of the past follows an entry. What another leader put in the place of its end is of a later term.
+// f.mu is held.
+func (f *fsm) behind(at position) bool { return at.index < f.past.index && at.term <= f.past.term }
+
+// namesAll is told where nothing of the past is left. f.mu is held.
+func (f *fsm) namesAll() {
+	f.past = position{}
+	f.named(slices.Collect(maps.Keys(f.state.References())))
+}
+
+// replaying says that entries which the node once had applied are yet to be applied again: the state is an old one.
+func (f *fsm) replaying() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.past.index > 0
 }
 
 // wake tells everybody who waits for a change. f.mu is held.
@@ -101,7 +118,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.state = state
 	f.index = state.Index()
 	f.restored.Add(1)
-	f.named(slices.Collect(maps.Keys(state.References())))
+	if !f.behind(position{index: f.index}) {
+		f.namesAll()
+	}
 	f.wake()
 	return nil
 }

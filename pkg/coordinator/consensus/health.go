@@ -52,6 +52,8 @@ func (n *Node) Ready() error {
 		return errors.New("no leader is known")
 	case behind > mostUnapplied:
 		return fmt.Errorf("%d entries behind", behind)
+	case n.fsm.replaying():
+		return errors.New("the log is still being replayed")
 	case missing > 0:
 		return fmt.Errorf("%d blobs are still missing", missing)
 	case n.disk.full.Load():
@@ -183,6 +185,7 @@ func (n *Node) watchInstalls() {
 
 // startOver stops the node and empties its log. What it was told is durable is in its snapshots, and its votes stay.
 func (n *Node) startOver(why error) {
+	n.quiet()
 	err := errors.Join(n.raft.Shutdown().Error(), n.journal.Wipe())
 	n.fail(exitTemporary, errors.Join(fmt.Errorf("%w: the log is emptied", why), err))
 }

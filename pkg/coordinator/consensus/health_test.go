@@ -1,10 +1,16 @@
 package consensus
 
 import (
+	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
 )
 
 func TestInstallGuard(t *testing.T) {
@@ -72,5 +78,38 @@ func TestErrorsHaveOneFamily(t *testing.T) {
 		if !errors.Is(e, ErrNotLeader) || strings.Contains(e.Error(), "\n") {
 			t.Errorf("%q", e)
 		}
+	}
+}
+
+// openRequest is one that raft has not answered.
+type openRequest chan struct{}
+
+func (r openRequest) Error() error { <-r; return raft.ErrLeadershipLost }
+
+func TestStartingOverWaitsForWhatRaftHasToAnswer(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	c.configure("a")
+	c.start("a")
+	n := c.leader()
+	request := make(openRequest)
+	answer := sync.OnceFunc(func() { close(request) })
+	t.Cleanup(answer)
+	soon, cancel := context.WithTimeout(t.Context(), quick)
+	defer cancel()
+	if err := n.await(soon, request); !errors.Is(err, ErrUncertain) {
+		t.Fatalf("a request without an answer: %v, want an ErrUncertain", err)
+	}
+	go n.startOver(errors.New("one snapshot after the other"))
+	eventually(t, "nothing new is taken in", func() bool { return n.ctx.Err() != nil })
+	if state := n.raft.State(); state == raft.Shutdown {
+		t.Error("raft is stopped before it has answered")
+	}
+	if _, err := n.Apply(within(t), ledger.ID{}, ledger.Noop{}); !errors.Is(err, ErrClosed) {
+		t.Errorf("an entry while the node ends: %v, want an ErrClosed", err)
+	}
+	answer()
+	if err := <-n.Fatal(); err == nil || n.raft.State() != raft.Shutdown {
+		t.Errorf("%v, raft is %v; want the reason, and it stopped", err, n.raft.State())
 	}
 }

@@ -223,6 +223,9 @@ func (n *Node) start() error {
 	if err := n.recoverPeers(cfg, store); err != nil {
 		return err
 	}
+	if n.fsm.past, err = n.past(); err != nil {
+		return err
+	}
 	known, err := raft.HasExistingState(store, n.journal, n.snapshots)
 	if err != nil {
 		return err
@@ -250,6 +253,23 @@ func (n *Node) start() error {
 	return nil
 }
 
+// past is the end of the log, if it goes on behind the snapshots: raft does not say at once how much of it is committed.
+func (n *Node) past() (end position, err error) {
+	snapshots, err := n.snapshots.List()
+	if err != nil {
+		return end, err
+	}
+	last, err := n.journal.LastIndex()
+	if err != nil || last == 0 || len(snapshots) > 0 && last <= snapshots[0].Index {
+		return end, err
+	}
+	var entry raft.Log
+	if err := n.journal.GetLog(last, &entry); err != nil {
+		return end, err
+	}
+	return position{entry.Index, entry.Term}, nil
+}
+
 // raftLog is for the libraries. A node that is alone holds an election whenever it starts, which is nothing to speak of.
 func (n *Node) raftLog() hclog.Logger {
 	if n.cfg.alone() {
@@ -271,12 +291,18 @@ func (n *Node) Close() error {
 	return n.closed
 }
 
-// shut stops everything that was started, in any state of Open.
-func (n *Node) shut() error {
+// quiet ends what runs beside raft, which must come before raft is stopped: it takes nothing in any more, and everybody who
+// waits for raft has the answer.
+func (n *Node) quiet() {
 	n.mu.Lock()
 	n.cancel(ErrClosed)
 	n.mu.Unlock()
 	n.waiting.Wait()
+}
+
+// shut stops everything that was started, in any state of Open.
+func (n *Node) shut() error {
+	n.quiet()
 	var errs []error
 	if n.raft != nil {
 		errs = append(errs, n.raft.Shutdown().Error())

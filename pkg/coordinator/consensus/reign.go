@@ -94,29 +94,43 @@ func (n *Node) lead() {
 	}
 }
 
-// begin commits an entry of this term, gives the cluster its identity if it has none, and begins the reign.
+// begin begins a reign, once that succeeds: raft may lead on for long after an entry of its was not taken in.
 func (n *Node) begin() {
-	term := n.raft.CurrentTerm()
-	_, _, err := n.apply(n.ctx, ledger.ID{}, ledger.Noop{})
+	for n.raft.State() == raft.Leader {
+		term := n.raft.CurrentTerm()
+		err := n.assume()
+		if err == nil && n.raft.CurrentTerm() == term {
+			ctx, end := context.WithCancelCause(n.ctx)
+			n.log.Info("leads", "term", term)
+			n.stats.reigns.Add(1)
+			n.setReign(&reign{ctx: ctx, end: end, term: term})
+			return // if it is lost by now, LeaderCh says so
+		}
+		n.log.Info("leads, and cannot begin yet", "term", term, "error", err)
+		select {
+		case <-time.After(n.cfg.Heartbeat / 4):
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// assume commits an entry of this term, and gives the cluster its identity if it has none.
+func (n *Node) assume() error {
+	if _, err := n.Apply(n.ctx, ledger.ID{}, ledger.Noop{}); err != nil {
+		return err
+	}
 	known := false
 	n.fsm.view(func(s *ledger.State) { _, _, known = s.Cluster() })
-	if err == nil && !known {
+	if !known {
 		var identity ledger.ClusterInit
 		rand.Read(identity.Cluster[:])
 		rand.Read(identity.Secret[:])
-		_, _, err = n.apply(n.ctx, ledger.ID{}, identity)
+		if _, err := n.Apply(n.ctx, ledger.ID{}, identity); err != nil {
+			return err
+		}
 	}
-	if err == nil {
-		err = n.moveIn(n.ctx)
-	}
-	if err != nil || n.raft.CurrentTerm() != term {
-		n.log.Info("leadership did not last", "term", term, "error", err)
-		return // LeaderCh has more to say
-	}
-	ctx, end := context.WithCancelCause(n.ctx)
-	n.log.Info("leads", "term", term)
-	n.stats.reigns.Add(1)
-	n.setReign(&reign{ctx: ctx, end: end, term: term})
+	return n.moveIn(n.ctx)
 }
 
 // moveIn tells the others where this node is, if it was started with another peer port, or its first.

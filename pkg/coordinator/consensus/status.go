@@ -52,6 +52,9 @@ func (n *Node) status() status {
 		Name: n.cfg.Name, Peer: n.address, API: n.cfg.API, NATS: n.cfg.NATS, Feature: Feature, Nonvoter: n.cfg.Nonvoter,
 		Empty: n.raft.LastIndex() == 0, Seen: n.seen.Load(), Applied: n.raft.AppliedIndex(), Missing: len(n.blobs.Missing()), Full: n.disk.full.Load(),
 	}
+	if n.fsm.replaying() { // nobody knows yet how many
+		s.Missing++
+	}
 	n.fsm.view(func(state *ledger.State) {
 		if id, _, ok := state.Cluster(); ok {
 			s.Cluster = id.String()

@@ -2,100 +2,59 @@ package consensus
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
 	"net"
-	"net/url"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/kelvin-ebm/kelvin/pkg/certs"
 )
 
-// authority signs certificates of coordinators.
-type authority struct {
-	t    *testing.T
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	pem  []byte
+// authority makes the authority of a cluster, in a folder of its own.
+func authority(t *testing.T, cluster string) *certs.Authority {
+	t.Helper()
+	dir := t.TempDir()
+	if err := certs.Init(dir, cluster, certs.Year); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := certs.OpenAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
 }
 
-func newAuthority(t *testing.T) *authority {
-	a := &authority{t: t}
-	a.cert, a.key, a.pem, _ = a.make(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign})
-	return a
-}
-
-func (a *authority) make(template *x509.Certificate) (*x509.Certificate, *ecdsa.PrivateKey, []byte, []byte) {
-	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// issued are a certificate and its key, and the authority that made them.
+func issued(t *testing.T, by *certs.Authority, role certs.Role, name, host string) *certs.Certificates {
+	t.Helper()
+	cert, key, err := by.Issue(certs.Request{Identity: certs.Identity{Role: role, Name: name}, Hosts: []string{host}, Valid: time.Hour})
 	if err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.Subject = pkix.Name{CommonName: "test"}
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	files, err := certs.Load(certs.Files{Cert: cert, Key: key, CA: filepath.Join(filepath.Dir(cert), "ca.pem")}, nil)
 	if err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return cert, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
-}
-
-// issue writes the files of a coordinator, or replaces them.
-func (a *authority) issue(dir, uri, host string) {
-	a.t.Helper()
-	u, err := url.Parse(uri)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	_, _, cert, key := a.make(&x509.Certificate{
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.ParseIP(host)}, URIs: []*url.URL{u},
-	})
-	for name, data := range map[string][]byte{"cert": cert, "key": key, "ca": a.pem} {
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			a.t.Fatal(err)
-		}
-	}
-}
-
-func load(dir string) (*TLS, error) {
-	return LoadTLS(filepath.Join(dir, "cert"), filepath.Join(dir, "key"), filepath.Join(dir, "ca"), "prod")
+	return files
 }
 
 func TestClusterOverTLS(t *testing.T) {
 	t.Parallel()
-	ca := newAuthority(t)
+	ca := authority(t, "prod")
 	c := newCluster(t, "a", "b", "c")
-	dirs := map[string]string{}
+	var insider *tls.Config
 	for name, cfg := range c.cfg {
-		dirs[name] = t.TempDir()
-		host, _, _ := net.SplitHostPort(cfg.Peer.Listen)
-		ca.issue(dirs[name], "kelvin://prod/coordinator/"+name, host)
-		files, err := load(dirs[name])
+		host, _, err := net.SplitHostPort(cfg.Peer.Listen)
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.TLS = files
+		mutual, err := issued(t, ca, certs.Coordinator, name, host).Mutual()
+		if err != nil {
+			t.Fatal(err)
+		}
+		insider = mutual
+		cfg.TLS = &TLS{Server: mutual, Client: func() *tls.Config { return mutual }}
 		c.cfg[name] = cfg
 	}
 	c.startAll()
@@ -107,7 +66,13 @@ func TestClusterOverTLS(t *testing.T) {
 
 	// Who is not a coordinator of this cluster, by an authority of this cluster, gets nothing.
 	address := c.cfg["a"].Peer.Listen
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	talk := func(config *tls.Config) error {
+		config = config.Clone()
+		config.ServerName = host
 		conn, err := tls.Dial("tcp", address, config)
 		if err != nil {
 			return err
@@ -126,75 +91,39 @@ func TestClusterOverTLS(t *testing.T) {
 		}
 		return nil
 	}
-	insider, err := load(dirs["b"])
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := talk(insider.client(address)); err != nil {
+	if err := talk(insider); err != nil {
 		t.Errorf("a coordinator is refused: %v", err)
 	}
-	own := insider.client(address)
-	anonymous := own.Clone()
-	anonymous.Certificates = nil
+	anonymous := insider.Clone()
+	anonymous.GetClientCertificate = nil
 	if err := talk(anonymous); err == nil {
 		t.Error("let in without a certificate")
 	}
-	stranger := func(ca *authority, uri string) {
-		t.Helper()
-		dir := t.TempDir()
-		ca.issue(dir, uri, "127.0.0.1")
-		pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert"), filepath.Join(dir, "key"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		config := own.Clone()
-		config.Certificates = []tls.Certificate{pair}
-		if err := talk(config); err == nil {
-			t.Errorf("let in as %s", uri)
-		}
-	}
-	stranger(ca, "kelvin://other/coordinator/a")
-	stranger(ca, "kelvin://prod/replica/a")
-	stranger(newAuthority(t), "kelvin://prod/coordinator/a")
-	old := own.Clone()
+	old := insider.Clone()
 	old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
 	if err := talk(old); err == nil {
 		t.Error("let in with TLS 1.2")
 	}
+	for who, files := range map[string]*certs.Certificates{
+		"a replica":                            issued(t, ca, certs.Replica, "r0", "127.0.0.1"),
+		"a coordinator of another authority's": issued(t, authority(t, "prod"), certs.Coordinator, "a", "127.0.0.1"),
+	} {
+		stranger := insider.Clone() // trusts the cluster, and shows another certificate
+		stranger.GetClientCertificate = files.Client().GetClientCertificate
+		if err := talk(stranger); err == nil {
+			t.Errorf("let in as %s", who)
+		}
+	}
 }
 
-func TestCertificatesAreReadAgain(t *testing.T) {
-	ca, dir := newAuthority(t), t.TempDir()
-	ca.issue(dir, "kelvin://other/coordinator/a", "127.0.0.1")
-	if _, err := load(dir); err == nil {
-		t.Fatal("a certificate of another cluster is taken")
+// TestInsecurePeerPort: without TLS the peer port is for this machine, unless people say that something else encrypts.
+func TestInsecurePeerPort(t *testing.T) {
+	cfg := Config{Name: "a", DataDir: t.TempDir(), Peer: Peer{Listen: "0.0.0.0:0"}}
+	if cfg.Validate() == nil {
+		t.Error("any address is taken without TLS")
 	}
-	ca.issue(dir, "kelvin://prod/coordinator/a", "127.0.0.1")
-	files, err := load(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	shown := func() []byte {
-		t.Helper()
-		c, err := files.Server.GetConfigForClient(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c.Certificates[0].Certificate[0]
-	}
-	first := shown()
-	if err := os.WriteFile(filepath.Join(dir, "cert"), []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(shown(), first) {
-		t.Error("bad files are used")
-	}
-	ca.issue(dir, "kelvin://prod/coordinator/a", "127.0.0.1")
-	second := shown()
-	if bytes.Equal(second, first) {
-		t.Error("new files are not used")
-	}
-	if !bytes.Equal(files.Client().Certificates[0].Certificate[0], second) {
-		t.Error("the other side still shows the old one")
+	cfg.Insecure = true
+	if err := cfg.Validate(); err != nil {
+		t.Errorf("where something else encrypts: %v", err)
 	}
 }

@@ -48,6 +48,37 @@ func (s *State) tokenPut(c TokenPut) error {
 	return nil
 }
 
+func (s *State) tokenCreate(c TokenCreate) error {
+	if t, taken := s.tokens[c.Token.Name]; taken {
+		if t.Hash != c.Token.Hash {
+			return fmt.Errorf("%w: token %s", ErrExists, t.Name)
+		}
+		return nil
+	}
+	return s.tokenPut(TokenPut(c))
+}
+
+// tokenUse is fine where so many are left already: that is how a repetition looks.
+func (s *State) tokenUse(c TokenUse) error {
+	t, there := s.tokens[c.Name]
+	if !there || t.Hash != c.Hash {
+		return fmt.Errorf("%w: token %s with that secret", ErrNotFound, c.Name)
+	}
+	left := c.Left
+	if left == 0 {
+		left = Spent
+	}
+	if t.Uses == left {
+		return nil
+	}
+	if t.Uses != c.Left+1 {
+		return fmt.Errorf("%w: token %s has other than %d uses", ErrConflict, c.Name, c.Left+1)
+	}
+	t.Uses = left
+	s.tokens[c.Name] = t
+	return nil
+}
+
 func (s *State) quotaPut(c QuotaPut) error {
 	if c.Quota == (Quota{Owner: c.Quota.Owner}) {
 		delete(s.quotas, c.Quota.Owner)
@@ -55,6 +86,20 @@ func (s *State) quotaPut(c QuotaPut) error {
 	}
 	s.quotas[c.Quota.Owner] = c.Quota
 	return nil
+}
+
+// Used is what the experiments of an owner take of a quota together.
+func (s *State) Used(owner string) Quota {
+	q := Quota{Owner: owner}
+	for _, e := range s.experiments {
+		if e.Owner == owner {
+			u := e.use()
+			q.Experiments += uint32(u.experiments)
+			q.Replicas += uint32(u.replicas)
+			q.Bytes += u.bytes
+		}
+	}
+	return q
 }
 
 // use is what counts for a quota.

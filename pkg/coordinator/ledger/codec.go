@@ -30,6 +30,8 @@ const (
 	kindTokenPut
 	kindTokenRevoke
 	kindQuotaPut
+	kindTokenCreate
+	kindTokenUse
 )
 
 const (
@@ -42,6 +44,7 @@ const (
 	kindGenerationOpen
 	kindCutCommit
 	kindExpRespec
+	kindCutReplace
 )
 
 func (Noop) kind() kind           { return kindNoop }
@@ -52,6 +55,8 @@ func (FeatureLevel) kind() kind   { return kindFeatureLevel }
 func (TokenPut) kind() kind       { return kindTokenPut }
 func (TokenRevoke) kind() kind    { return kindTokenRevoke }
 func (QuotaPut) kind() kind       { return kindQuotaPut }
+func (TokenCreate) kind() kind    { return kindTokenCreate }
+func (TokenUse) kind() kind       { return kindTokenUse }
 func (ExpCreate) kind() kind      { return kindExpCreate }
 func (ExpSet) kind() kind         { return kindExpSet }
 func (ExpPhase) kind() kind       { return kindExpPhase }
@@ -61,6 +66,7 @@ func (LeaseEnd) kind() kind       { return kindLeaseEnd }
 func (GenerationOpen) kind() kind { return kindGenerationOpen }
 func (CutCommit) kind() kind      { return kindCutCommit }
 func (ExpRespec) kind() kind      { return kindExpRespec }
+func (CutReplace) kind() kind     { return kindCutReplace }
 
 // Encode is the entry's one encoding, which [Decode] reads. What does not fit it, an entry of more than [MaxEntry] bytes too,
 // is ErrInvalid. Entry.At is cut to the millisecond.
@@ -123,7 +129,7 @@ func decode(data []byte) (Entry, error) {
 func (e *Entry) head(c *coder, k kind) {
 	c.id(&e.Exp)
 	c.time(&e.At)
-	if known := (k >= kindNoop && k <= kindQuotaPut) || (k >= kindExpCreate && k <= kindExpRespec); known {
+	if known := (k >= kindNoop && k <= kindTokenUse) || (k >= kindExpCreate && k <= kindCutReplace); known {
 		c.want((e.Exp == ID{}) == (k < kindExpCreate), "experiment %s, want one for commands about an experiment, zero for others", e.Exp)
 	}
 }
@@ -148,6 +154,10 @@ func (c *coder) command(k kind, cmd Command) Command {
 		return body(c, cmd, (*TokenRevoke).fields)
 	case kindQuotaPut:
 		return body(c, cmd, (*QuotaPut).fields)
+	case kindTokenCreate:
+		return body(c, cmd, (*TokenCreate).fields)
+	case kindTokenUse:
+		return body(c, cmd, (*TokenUse).fields)
 	case kindExpCreate:
 		return body(c, cmd, (*ExpCreate).fields)
 	case kindExpSet:
@@ -166,6 +176,8 @@ func (c *coder) command(k kind, cmd Command) Command {
 		return body(c, cmd, (*CutCommit).fields)
 	case kindExpRespec:
 		return body(c, cmd, (*ExpRespec).fields)
+	case kindCutReplace:
+		return body(c, cmd, (*CutReplace).fields)
 	}
 	return nil
 }
@@ -212,6 +224,15 @@ func (v *Token) fields(c *coder) {
 	c.time(&v.Expires)
 	c.u32(&v.Uses)
 	c.want(v.Uses == 0 || v.Scope == Join, "%d uses, want 0 but for a join token", v.Uses)
+}
+
+func (v *TokenCreate) fields(c *coder) { v.Token.fields(c) }
+
+func (v *TokenUse) fields(c *coder) {
+	c.name(&v.Name)
+	c.digest(&v.Hash)
+	c.u32(&v.Left)
+	c.want(v.Left < Spent-1, "%d uses left, want at most %d", v.Left, uint32(Spent-2))
 }
 
 func (v *TokenRevoke) fields(c *coder) { c.name(&v.Name) }
@@ -310,13 +331,29 @@ func (v *ExpRespec) fields(c *coder) {
 	c.cut(&v.Step, &v.Manifest, &v.Parts, &v.Conservation)
 }
 
+func (v *CutReplace) fields(c *coder) {
+	c.u64(&v.Version)
+	other := len(v.Parts) > 0
+	c.bool(&other)
+	if other {
+		c.cut(&v.Step, &v.Manifest, &v.Parts, &v.Conservation)
+		return
+	}
+	c.step(&v.Step)
+	c.want(v.Manifest == Digest{} && v.Conservation == Conservation{}, "manifest %s of a cut without parts", v.Manifest)
+}
+
+func (c *coder) step(v *uint64) {
+	c.u64(v)
+	c.want(*v <= math.MaxInt64, "step %d, want at most %d", *v, int64(math.MaxInt64))
+}
+
 // cut is what a cut in the state has of its command.
 func (c *coder) cut(step *uint64, manifest *Digest, parts *[]Part, sum *Conservation) {
-	c.u64(step)
+	c.step(step)
 	c.digest(manifest)
 	list(c, parts, MaxParts, 5+32+8, func(p *Part) { p.fields(c) })
 	sum.fields(c)
-	c.want(*step <= math.MaxInt64, "step %d, want at most %d", *step, int64(math.MaxInt64))
 	c.want(len(*parts) > 0, "cut without parts")
 	for i := 1; i < len(*parts); i++ {
 		if before, p := (*parts)[i-1].Name, (*parts)[i].Name; before >= p {

@@ -25,6 +25,8 @@ func examples() []Command {
 		TokenPut{Token{"ci", digest(4), Join, "ada", "moons*", noon, 7}},
 		TokenRevoke{"ci"},
 		QuotaPut{Quota{"ada", 1, 2, 3}},
+		TokenCreate{Token{"ci", digest(4), Join, "ada", "moons*", noon, Spent}},
+		TokenUse{"ci", digest(4), 6},
 		ExpCreate{"moons", "ada", []byte("name: moons"), "/data", 900, 12, 5, 2, -7, time.Minute},
 		ExpSet{9, Pause, ptr(4), &priority},
 		ExpPhase{Waiting, "2 of 5 replicas: want 3 more"},
@@ -34,6 +36,7 @@ func examples() []Command {
 		GenerationOpen{3, []string{"r0", "r1", "r0"}, 300},
 		CutCommit{3, 400, digest(5), []Part{{"a", digest(6), 7}, {"b", digest(8), 9}}, Conservation{1, 2, 3, 4, 5, 6}, true},
 		ExpRespec{13, []byte("name: moons"), 8, 400, digest(5), []Part{{"a", digest(6), 7}}, Conservation{1, 2, 3, 4, 5, 6}},
+		CutReplace{13, 400, digest(5), []Part{{"a", digest(6), 7}}, Conservation{1, 2, 3, 4, 5, 6}},
 	}
 }
 
@@ -179,6 +182,10 @@ func TestEncodeRefuses(t *testing.T) {
 		"parts out of order":               cut(func(c *CutCommit) { c.Parts[0], c.Parts[1] = c.Parts[1], c.Parts[0] }),
 		"too many parts":                   cut(func(c *CutCommit) { c.Parts = many }),
 		"a part that no disk holds":        cut(func(c *CutCommit) { c.Parts[0].Bytes = maxBytes + 1 }),
+		"more uses left than can be":       TokenUse{Name: "t", Left: Spent - 1},
+		"a manifest without parts":         CutReplace{Step: 10, Manifest: digest(1)},
+		"laws without parts":               CutReplace{Step: 10, Conservation: whole(2)},
+		"a cut that was at no step":        CutReplace{Step: math.MaxInt64 + 1},
 		"more than an entry holds": GenerationOpen{Number: 1, From: Start, Holders: func() (ids []string) {
 			for range maxShards {
 				ids = append(ids, strings.Repeat("x", maxName))

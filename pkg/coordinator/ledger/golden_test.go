@@ -12,25 +12,48 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "rewrite the golden log: only before the version that it is of is released")
+var update = flag.Bool("update", false, "rewrite the last part of the golden log: only before it is released")
 
-const (
-	goldenLog      = "testdata/v1.log"                                                  // a line for each entry: the entry in hex, the value and the error that it comes to
-	goldenSnapshot = "testdata/v1.snapshot"                                             // after the last
-	goldenDigest   = "fea30cf875c01311e3a1c42cfdeb92d41a5cc3ecfb23468bb09df18bd8783739" // of that state
-)
+// golden are the parts of a log that this version's own wrote, each behind the one before. A part has a line for each entry,
+// with the entry in hex, the value and the error that it comes to. snapshot and digest are of the state after the part.
+var golden = []struct{ log, snapshot, digest string }{
+	{"testdata/v1.log", "testdata/v1.snapshot", "fea30cf875c01311e3a1c42cfdeb92d41a5cc3ecfb23468bb09df18bd8783739"},
+	{"testdata/v1-respec.log", "testdata/v1-respec.snapshot", "631ed36c139fdb81c2c27baad7258d8e8c29fbf0aa49a33129df2984c723ecd9"},
+	{"testdata/v1-replace.log", "testdata/v1-replace.snapshot", "35900cf878bcf577680fa5f19eb1dd0b319ae0834a4e56b3d2a6c72b5892048d"},
+}
 
 // TestLogOfVersion1 replays the log that the first version wrote. Every later version must come to the same: clusters are
 // upgraded node by node.
 func TestLogOfVersion1(t *testing.T) {
-	if *update {
-		writeGolden(t)
+	s := New()
+	for i, part := range golden {
+		if *update && i == len(golden)-1 {
+			writeGolden(t, s, part.log, part.snapshot)
+		} else {
+			replay(t, s, part.log)
+		}
+		if got := s.Digest().String(); got != part.digest {
+			t.Errorf("%s: digest %s, want %s", part.log, got, part.digest)
+		}
+		snapshot, err := os.ReadFile(part.snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		restored, err := Restore(snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if restored.Digest() != s.Digest() {
+			t.Errorf("%s restores to another state than that of %s", part.snapshot, part.log)
+		}
 	}
-	log, err := os.ReadFile(goldenLog)
+}
+
+func replay(t *testing.T, s *State, path string) {
+	log, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New()
 	lines := bufio.NewScanner(bytes.NewReader(log))
 	lines.Buffer(nil, 4*MaxEntry)
 	for lines.Scan() {
@@ -40,22 +63,8 @@ func TestLogOfVersion1(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := outcomeOf(t, s.Apply(s.Index()+1, data)); got != outcome {
-			t.Fatalf("entry %d comes to %s, want %s", s.Index(), got, outcome)
+			t.Fatalf("%s: entry %d comes to %s, want %s", path, s.Index(), got, outcome)
 		}
-	}
-	if got := s.Digest().String(); got != goldenDigest {
-		t.Errorf("digest %s, want %s", got, goldenDigest)
-	}
-	snapshot, err := os.ReadFile(goldenSnapshot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	restored, err := Restore(snapshot)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if restored.Digest() != s.Digest() {
-		t.Error("the snapshot of version 1 restores to another state than its log")
 	}
 }
 
@@ -63,23 +72,40 @@ func outcomeOf(t *testing.T, out Outcome) string {
 	return fmt.Sprintf("%d %s", out.Value, sentinel(t, out.Err))
 }
 
-func writeGolden(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2026))
-	s := New()
+// writeGolden writes a part that goes on from a state: what its commands are for, and entries as they come.
+func writeGolden(t *testing.T, s *State, path, snapshot string) {
+	rng := rand.New(rand.NewPCG(3, 2026))
 	var log bytes.Buffer
-	add := func(data []byte) {
+	add := func(e Entry) {
+		data := encoded(t, e)
 		fmt.Fprintf(&log, "%x %s\n", data, outcomeOf(t, s.Apply(s.Index()+1, data)))
 	}
 	for _, cmd := range examples() {
-		add(encoded(t, entryOf(cmd)))
+		switch cmd.(type) {
+		case TokenCreate, TokenUse, CutReplace:
+			add(entryOf(cmd))
+		}
 	}
-	for range 600 {
-		add(encoded(t, someEntry(rng.IntN, s)))
+	join := Token{Name: "join", Hash: digest(9001), Scope: Join, Uses: 2}
+	for _, cmd := range []Command{
+		TokenCreate{join}, TokenUse{"join", join.Hash, 1}, TokenUse{"join", join.Hash, 1}, TokenUse{"join", join.Hash, 0}, TokenCreate{join},
+		TokenUse{"join", join.Hash, 0}, TokenCreate{Token{Name: "join", Hash: digest(9002), Scope: Read}},
+	} {
+		add(Entry{ID{}, noon, cmd})
 	}
-	later := encoded(t, entryOf(Noop{}))
-	later[0]++
-	add(seal(later[:len(later)-tailBytes]))
-	for path, data := range map[string][]byte{goldenLog: log.Bytes(), goldenSnapshot: s.Snapshot()} {
+	moon := ID{0: 255, 15: 3} // of no random entry
+	other := CutReplace{Step: 5, Manifest: digest(77), Parts: []Part{{"chains", digest(78), 50}}, Conservation: whole(2)}
+	for _, cmd := range []Command{
+		moons("moon"), Register{Replica: "a", Incarnation: 1}, GenerationOpen{Number: 1, Holders: []string{"a", "a", "a"}, From: Start},
+		ExpPhase{Phase: Running}, commit(1, 10), commit(1, 20), CutReplace{Step: 10}, ExpSet{Desired: Pause}, GenerationOpen{Number: 2, From: 20},
+		ExpPhase{Phase: Paused}, CutReplace{Step: 10}, CutReplace{Step: 10}, other, other,
+	} {
+		add(Entry{moon, noon, cmd})
+	}
+	for range 400 {
+		add(someEntry(rng.IntN, s))
+	}
+	for path, data := range map[string][]byte{path: log.Bytes(), snapshot: s.Snapshot()} {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -144,7 +144,7 @@ func someEntry(draw func(int) int, s *State) Entry {
 		}
 		return uint64(draw(3))
 	}
-	switch draw(24) {
+	switch draw(29) {
 	case 0:
 		e.Command = Noop{}
 	case 1:
@@ -161,6 +161,12 @@ func someEntry(draw func(int) int, s *State) Entry {
 			t.Uses = uint32(draw(3))
 		}
 		e.Command = TokenPut{Token: t}
+	case 26:
+		t := Token{Name: among("t0", "t1", "t2"), Hash: digest(draw(4)), Scope: Join, Uses: uint32(draw(3))}
+		e.Command = TokenCreate{Token: t}
+		if old, there := s.Token(t.Name); there && !flip(4) {
+			e.Command = TokenUse{Name: old.Name, Hash: old.Hash, Left: min(old.Uses-1, uint32(draw(3)))}
+		}
 	case 6:
 		e.Command = TokenRevoke{Name: among("t0", "t1", "t2")}
 	case 7:
@@ -215,6 +221,54 @@ func someEntry(draw func(int) int, s *State) Entry {
 			open.Holders = append(open.Holders, holder)
 		}
 		e.Command = open
+	case 24, 25:
+		last := Start
+		if n := len(exp.Cuts); n > 0 {
+			last = int64(exp.Cuts[n-1].Step)
+		}
+		switch always := flip(3); { // else step by step to where it is accepted
+		case !always && exp.Desired != Pause:
+			e.Command = ExpSet{Desired: Pause}
+		case !always && len(exp.Holders) > 0:
+			e.Command = GenerationOpen{Number: exp.Generation + 1, From: last}
+		case !always && exp.Phase != Paused:
+			e.Command = ExpPhase{Phase: Paused}
+		default:
+			respec := ExpRespec{Spec: make([]byte, draw(5)), Shards: uint32(1 + draw(4)), Step: uint64(max(last, 0)), Manifest: digest(draw(30)),
+				Parts: []Part{{"chains", digest(draw(200)), uint64(draw(2000))}}, Conservation: whole(2)}
+			if flip(2) {
+				respec.Version = near(exp.Version)
+			}
+			if flip(4) {
+				respec.Conservation.Labels++
+			}
+			if flip(8) {
+				respec.Step = step()
+			}
+			e.Command = respec
+		}
+	case 27, 28:
+		switch always := flip(3); {
+		case !always && exp.Desired != Pause:
+			e.Command = ExpSet{Desired: Pause}
+		case !always && len(exp.Holders) > 0:
+			e.Command = GenerationOpen{Number: exp.Generation + 1, From: exp.From}
+		case !always && exp.Phase != Paused:
+			e.Command = ExpPhase{Phase: Paused}
+		default:
+			replace := CutReplace{Step: step() + uint64(draw(2))}
+			if flip(2) {
+				replace.Manifest, replace.Conservation = digest(draw(30)), whole(2)
+				replace.Parts = []Part{{"chains", digest(draw(200)), uint64(draw(2000))}}
+			}
+			if flip(2) {
+				replace.Version = near(exp.Version)
+			}
+			if flip(4) && replace.Parts != nil {
+				replace.Conservation.Labels++
+			}
+			e.Command = replace
+		}
 	default:
 		cut := commit(near(exp.Generation), step()+uint64(draw(4)))
 		cut.Replace = flip(4)
@@ -227,7 +281,7 @@ func someEntry(draw func(int) int, s *State) Entry {
 		e.Command = cut
 	}
 	switch e.Command.(type) {
-	case Noop, ClusterInit, NodePut, NodeDelete, FeatureLevel, TokenPut, TokenRevoke, QuotaPut:
+	case Noop, ClusterInit, NodePut, NodeDelete, FeatureLevel, TokenPut, TokenRevoke, TokenCreate, TokenUse, QuotaPut:
 		e.Exp = ID{}
 	}
 	return e

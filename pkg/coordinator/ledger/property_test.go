@@ -62,6 +62,8 @@ func TestLongLogReachesAllOutcomes(t *testing.T) {
 		kindNodePut:        {"ok", "unsupported"},
 		kindFeatureLevel:   {"ok", "unsupported"},
 		kindTokenPut:       {"ok", "conflict"},
+		kindTokenCreate:    {"ok", "exists", "conflict"},
+		kindTokenUse:       {"ok", "conflict"},
 		kindExpCreate:      {"ok", "exists", "quota exceeded"},
 		kindExpSet:         {"ok", "conflict", "not found", "quota exceeded"},
 		kindExpPhase:       {"ok", "conflict", "not found"},
@@ -70,6 +72,8 @@ func TestLongLogReachesAllOutcomes(t *testing.T) {
 		kindLeaseEnd:       {"ok", "not found"},
 		kindGenerationOpen: {"ok", "conflict", "not found", "stale"},
 		kindCutCommit:      {"ok", "conflict", "not found", "stale", "inconsistent", "quota exceeded"},
+		kindExpRespec:      {"ok", "conflict", "not found", "inconsistent"},
+		kindCutReplace:     {"ok", "conflict", "not found", "inconsistent"},
 	} {
 		for _, outcome := range want {
 			if seen[k][outcome] == 0 {

@@ -179,10 +179,11 @@ func ExperimentSecret(cluster [32]byte, id ID) string {
 // what it set up still stands; Outcome.Value is then the present version. Where it does not stand any more:
 //
 //   - Register gives a new lease if the one that it gave has ended;
-//   - ExpSet with Version 0, ExpPhase, NodePut, TokenPut and QuotaPut set again what others have set otherwise since; NodePut and
-//     TokenPut bring back what was deleted;
+//   - ExpSet with Version 0, ExpPhase, NodePut, TokenPut and QuotaPut set again what others have set otherwise since; NodePut,
+//     TokenPut and TokenCreate bring back what was deleted;
+//   - TokenUse is ErrConflict behind another use, ErrNotFound without the token;
 //   - GenerationOpen, and CutCommit of a cut that is not kept any more, are ErrStale or ErrConflict;
-//   - ExpRespec is ErrConflict behind a later cut;
+//   - ExpRespec is ErrConflict behind a later cut; CutReplace is, unless its Version is 0 and the experiment rests again;
 //   - ExpCreate of an experiment that ExpRespec has changed since is ErrExists;
 //   - ExpCreate and ExpDelete of an experiment that was deleted are known for the last 1024 of those.
 //
@@ -226,6 +227,10 @@ func (s *State) apply(entry Entry) (uint64, error) {
 		return 0, nil
 	case QuotaPut:
 		return 0, s.quotaPut(c)
+	case TokenCreate:
+		return 0, s.tokenCreate(c)
+	case TokenUse:
+		return 0, s.tokenUse(c)
 	case ExpCreate:
 		return s.create(entry.Exp, entry.At, c)
 	case ExpDelete:
@@ -252,6 +257,8 @@ func (s *State) apply(entry Entry) (uint64, error) {
 		err = ch.cutCommit(c)
 	case ExpRespec:
 		err = ch.respec(c)
+	case CutReplace:
+		err = ch.cutReplace(c)
 	default:
 		err = fmt.Errorf("%w: command %T", ErrUnsupported, c)
 	}

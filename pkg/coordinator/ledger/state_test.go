@@ -63,6 +63,32 @@ func TestTokens(t *testing.T) {
 	j.do(ID{}, TokenRevoke{"nobody"})
 }
 
+// TestTokenUse: who counts a use that another counted, or of a token that was revoked, changes nothing.
+func TestTokenUse(t *testing.T) {
+	j := newJournal(t)
+	two := Token{Name: "two", Hash: digest(1), Scope: Join, Expires: noon, Uses: 2}
+	j.do(ID{}, TokenCreate{two})
+	j.refuses(ErrExists, ID{}, TokenCreate{Token{Name: "two", Hash: digest(2), Scope: Read}})
+	j.refuses(ErrConflict, ID{}, TokenCreate{Token{Name: "other", Hash: digest(1), Scope: Read}})
+	j.refuses(ErrNotFound, ID{}, TokenUse{"two", digest(2), 1})
+	j.refuses(ErrConflict, ID{}, TokenUse{"two", digest(1), 0})
+	j.do(ID{}, TokenUse{"two", digest(1), 1})
+	j.do(ID{}, TokenCreate{two}) // late again: it does not give the use back
+	j.do(ID{}, TokenUse{"two", digest(1), 0})
+	j.refuses(ErrConflict, ID{}, TokenUse{"two", digest(1), 1})
+	two.Uses = Spent
+	if got, _ := j.s.Token("two"); got != two {
+		t.Errorf("token %+v, want %+v", got, two)
+	}
+	j.do(ID{}, TokenRevoke{"two"})
+	j.refuses(ErrNotFound, ID{}, TokenUse{"two", digest(1), 0})
+	j.do(ID{}, TokenCreate{Token{Name: "any", Hash: digest(3), Scope: Join}})
+	j.refuses(ErrConflict, ID{}, TokenUse{"any", digest(3), 0})
+	if len(j.s.Tokens()) != 1 {
+		t.Errorf("tokens %v, want the last alone", j.s.Tokens())
+	}
+}
+
 func TestQuotaCountsWhatIsNotFinal(t *testing.T) {
 	j := newJournal(t)
 	j.do(ID{}, QuotaPut{Quota{Owner: "ada", Experiments: 2, Replicas: 7}})

@@ -3,6 +3,7 @@ package ledger
 import (
 	"encoding/hex"
 	"errors"
+	"math"
 	"strconv"
 	"time"
 )
@@ -176,8 +177,21 @@ type (
 		Parts        []Part // one at least, by name
 		Conservation Conservation
 		// Replace puts it in the place of the cut of the same step, in a generation without holders: people changed it. If it
-		// breaks a law it is refused, and the phase stays.
+		// breaks a law it is refused, and the phase stays. CutReplace, which does more at once, is what is proposed now.
 		Replace bool
+	}
+
+	// CutReplace makes the cut of a step the last one of an experiment that is inconsistent or degraded, or paused as people want
+	// it to be, and opens a generation that nobody works in: cuts behind it are forgotten. Without parts it is the cut of that
+	// step, which must be kept, else ErrNotFound; with parts another is put in its place, or among those that are kept if it is not
+	// one of them any more. A conservation that does not hold is ErrInconsistent, and the phase stays. Version is as in ExpSet.
+	// Quotas are checked. Whatever is refused changes nothing.
+	CutReplace struct {
+		Version      uint64
+		Step         uint64 // at most that of the experiment's end
+		Manifest     Digest // durable on a quorum, like the parts; zero without those, and Conservation
+		Parts        []Part // by name
+		Conservation Conservation
 	}
 
 	// ExpRespec makes another experiment of one that people want to be paused, and that is, together with the cut that goes with
@@ -196,6 +210,15 @@ type (
 
 	// TokenPut adds or replaces a token of the HTTP interface. A secret that another token has is ErrConflict.
 	TokenPut struct{ Token Token }
+	// TokenCreate adds one. A name that is taken by a token with another secret is ErrExists.
+	TokenCreate struct{ Token Token }
+	// TokenUse counts a use of the join token of that name and secret, else ErrNotFound: so many are Left then, and before it was
+	// one more, else ErrConflict. One that was used up is Spent.
+	TokenUse struct {
+		Name string
+		Hash Digest
+		Left uint32
+	}
 	// TokenRevoke forgets one.
 	TokenRevoke struct{ Name string }
 	// QuotaPut limits what one owner's experiments may take; zero fields do not limit.
@@ -230,8 +253,11 @@ type Token struct {
 	Owner       string    // whose experiments count for a quota
 	Experiments string    // name, or prefix with * at the end; "": all
 	Expires     time.Time // zero: never
-	Uses        uint32    // that are left of a Join token; 0: any number
+	Uses        uint32    // that are left of a Join token; 0: any number; or Spent
 }
+
+// Spent is Token.Uses of a token that was used up. It stays until it is revoked: that is how people end what it let in.
+const Spent = math.MaxUint32
 
 // Quota limits what the experiments of an owner may take together.
 type Quota struct {

@@ -49,6 +49,7 @@ func (c *call) ask() (any, error) {
 		return handled{}, nil
 	}
 	out.Meta = api.Kind("Assignment")
+	out.ForeignNATS = c.foreign
 	return out, nil
 }
 
@@ -70,37 +71,53 @@ func (c *call) busKnown(ctx context.Context) bool {
 	}
 }
 
-// admit counts a use of a join token, once for a process, and gives what it is exchanged for.
+// admit gives a replica a credential of its process. Once the token is revoked that it came with, there is no other.
 func (c *call) admit(in api.Ask) error {
-	var cluster [32]byte
-	var token ledger.Token
-	var found bool
-	err := c.view(func(st *ledger.State) {
-		_, cluster, _ = st.Cluster()
-		token, found = st.Token(c.token.Name)
-	})
-	if err != nil {
+	p := process{id: in.ID, incarnation: in.Incarnation, token: markOf(c.token), experiments: c.token.Experiments}
+	if c.process != nil {
+		p.token = c.process.token
+		if p != *c.process {
+			return &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("the credential is of another process than that of incarnation %d of replica %s", in.Incarnation, in.ID)}
+		}
+	} else if err := c.useToken(in); err != nil {
 		return err
 	}
-	process := fmt.Sprintf("%s %s %d", c.token.Name, in.ID, in.Incarnation)
-	c.joins.mu.Lock()
-	defer c.joins.mu.Unlock()
-	if found && token.Hash == c.token.Hash && token.Uses > 0 && !c.joins.known[process] {
-		var cmd ledger.Command = ledger.TokenRevoke{Name: token.Name}
-		if token.Uses > 1 {
-			token.Uses--
-			cmd = ledger.TokenPut{Token: token}
-		}
-		if _, err := c.apply(ledger.ID{}, cmd); err != nil {
-			return err
-		}
-		if c.joins.known == nil {
-			c.joins.known = map[string]bool{}
-		}
-		c.joins.known[process] = true
+	var cluster [32]byte
+	stands := false
+	err := c.view(func(st *ledger.State) {
+		_, cluster, _ = st.Cluster()
+		stands = slices.ContainsFunc(st.Tokens(), func(t ledger.Token) bool { return markOf(t) == p.token })
+	})
+	if err == nil && stands {
+		c.w.Header().Set(api.CredentialHeader, newCredential(cluster, p, c.now()))
 	}
-	c.w.Header().Set(api.CredentialHeader, newCredential(cluster, in, c.now()))
-	return nil
+	return err
+}
+
+// useToken counts a use of a join token, once for a process.
+func (c *call) useToken(in api.Ask) error {
+	c.joins.mu.Lock() // one after the other: each counts from what the one before left
+	defer c.joins.mu.Unlock()
+	var token ledger.Token
+	var found bool
+	if err := c.view(func(st *ledger.State) { token, found = st.Token(c.token.Name) }); err != nil {
+		return err
+	}
+	if !found || token.Hash != c.token.Hash {
+		return errUnknownToken
+	}
+	use := fmt.Sprintf("%s %s %d", markOf(token), in.ID, in.Incarnation)
+	if _, counted := c.joins.known[use]; counted || token.Uses == 0 {
+		return nil
+	}
+	if token.Uses == ledger.Spent {
+		return &api.Error{Code: api.Unauthorized, Message: fmt.Sprintf("token %s is used up", token.Name), Next: "ask for a new one"}
+	}
+	_, err := c.apply(ledger.ID{}, ledger.TokenUse{Name: token.Name, Hash: token.Hash, Left: token.Uses - 1})
+	if err == nil {
+		c.joins.note(use, c.now())
+	}
+	return err
 }
 
 func (c *call) listPool() (any, error) {

@@ -5,7 +5,9 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -74,7 +76,7 @@ func (c *call) awaitToken(secret string) (ledger.Token, bool) {
 
 // take is one request of somebody's allowance. What another coordinator passes on was counted there.
 func (c *call) take(who string) error {
-	if c.r.Header.Get(forwardedBy) != "" {
+	if c.r.Header.Get(consensus.ForwardedBy) != "" {
 		return nil
 	}
 	wait, ok := c.rates.take(who)
@@ -97,8 +99,9 @@ func (c *call) lookUp(secret string) (found ledger.Token, ok bool) {
 		tokens = st.Tokens()
 		_, cluster, _ = st.Cluster()
 	})
-	if t, ok := credential(cluster, secret, c.now()); ok {
-		return t, true
+	if p, ok := credential(cluster, secret, c.now()); ok {
+		c.process = &p
+		return ledger.Token{Name: p.name(), Scope: ledger.Join, Experiments: p.experiments}, true
 	}
 	hash := sha256.Sum256([]byte(secret))
 	for _, t := range tokens {
@@ -141,18 +144,34 @@ func (c *call) mayTouch(name string) error {
 	return &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("token %s is for the experiments %s, not %q", c.token.Name, c.token.Experiments, name)}
 }
 
-// A credential is what a replica gets in exchange for a join token of limited use. It is good for the same process alone and
-// names itself, so that nothing needs to be remembered of it:
+// A credential is what a replica gets in exchange for a join token. It is good for the same process alone and says itself which
+// that is, what token it came from, and what experiments that is for, so that nothing needs to be remembered of it:
 //
-//	kr.<id>.<incarnation>.<expires, Unix seconds>.<HMAC-SHA256>
+//	kr.<id>.<incarnation>.<expires, Unix seconds>.<token>.<experiments>.<HMAC-SHA256>
 const (
 	credentialMark = "kr."
-	credentialLife = 24 * time.Hour // renewed at every answer
+	credentialLife = 24 * time.Hour // renewed at every answer, until people revoke the token
 	credentialName = "api.Credential"
 )
 
-func newCredential(cluster [32]byte, ask api.Ask, now time.Time) string {
-	text := fmt.Sprintf("%s%s.%d.%d", credentialMark, hex.EncodeToString([]byte(ask.ID)), ask.Incarnation, now.Add(credentialLife).Unix())
+// process is a replica's, as its credential has it.
+type process struct {
+	id          string
+	incarnation uint64
+	token       string // see markOf
+	experiments string // as in ledger.Token
+}
+
+// markOf tells a token from all others, those that had its name before too, and gives nothing of its secret away.
+func markOf(t ledger.Token) string { return hex.EncodeToString(t.Hash[:8]) }
+
+// name is what the process is called in logs.
+func (p process) name() string {
+	return fmt.Sprintf("%s%s.%d", credentialMark, hex.EncodeToString([]byte(p.id)), p.incarnation)
+}
+
+func newCredential(cluster [32]byte, p process, now time.Time) string {
+	text := fmt.Sprintf("%s.%d.%s.%s", p.name(), now.Add(credentialLife).Unix(), p.token, hex.EncodeToString([]byte(p.experiments)))
 	return text + "." + sign(cluster, text)
 }
 
@@ -162,26 +181,38 @@ func sign(cluster [32]byte, text string) string {
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// credential is the token that a credential stands for.
-func credential(cluster [32]byte, secret string, now time.Time) (ledger.Token, bool) {
+// credential is the process that a credential is of.
+func credential(cluster [32]byte, secret string, now time.Time) (p process, ok bool) {
 	cut := strings.LastIndexByte(secret, '.')
 	if !strings.HasPrefix(secret, credentialMark) || cut < 0 || cluster == [32]byte{} {
-		return ledger.Token{}, false
+		return p, false
 	}
 	text := secret[:cut]
 	fields := strings.Split(text, ".")
-	if !hmac.Equal([]byte(sign(cluster, text)), []byte(secret[cut+1:])) || len(fields) != 4 {
-		return ledger.Token{}, false
+	if !hmac.Equal([]byte(sign(cluster, text)), []byte(secret[cut+1:])) || len(fields) != 6 {
+		return p, false
 	}
-	expires, err := strconv.ParseInt(fields[3], 10, 64)
-	if err != nil || now.Unix() >= expires {
-		return ledger.Token{}, false
+	id, err1 := hex.DecodeString(fields[1])
+	incarnation, err2 := strconv.ParseUint(fields[2], 10, 64)
+	expires, err3 := strconv.ParseInt(fields[3], 10, 64)
+	experiments, err4 := hex.DecodeString(fields[5])
+	if err := errors.Join(err1, err2, err3, err4); err != nil || now.Unix() >= expires {
+		return p, false
 	}
-	return ledger.Token{Name: strings.Join(fields[:3], "."), Scope: ledger.Join}, true
+	return process{string(id), incarnation, fields[4], string(experiments)}, true
 }
 
 // joins counts the uses of join tokens, on the leader. It is safe for concurrent use.
 type joins struct {
 	mu    sync.Mutex
-	known map[string]bool // token and process, of those that were counted
+	known map[string]time.Time // when the uses of tokens by processes were counted
+}
+
+// note remembers a use, as long as the token can live.
+func (j *joins) note(use string, now time.Time) {
+	maps.DeleteFunc(j.known, func(_ string, at time.Time) bool { return now.Sub(at) > joinLife })
+	if j.known == nil {
+		j.known = map[string]time.Time{}
+	}
+	j.known[use] = now
 }

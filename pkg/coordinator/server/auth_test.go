@@ -67,7 +67,8 @@ func TestTokenExpires(t *testing.T) {
 	}
 }
 
-// TestBootstrap: the first token is in a file for its owner alone, and is traded once.
+// TestBootstrap: the first token is in a file for its owner alone, and is traded until what it was
+// traded for is used.
 func TestBootstrap(t *testing.T) {
 	c := start(t, nil)
 	first := c.firstToken(t)
@@ -84,15 +85,22 @@ func TestBootstrap(t *testing.T) {
 	if err != nil || out.Scope != api.ScopeAdmin || out.Secret == first {
 		t.Fatalf("%+v, %v, want a new token of scope admin", out, err)
 	}
-	if _, err := c.client(t, first).Tokens(t.Context()); asError(err).Code != api.Unauthorized {
-		t.Errorf("the first token still opens: %v", err)
+	lost := out
+	if out, err = c.client(t, first).Bootstrap(t.Context()); err != nil || out.Secret == lost.Secret {
+		t.Fatalf("again, as after a lost answer: %+v, %v, want another secret", out, err)
+	}
+	if _, err := c.client(t, lost.Secret).Tokens(t.Context()); asError(err).Code != api.Unauthorized {
+		t.Errorf("the secret that was lost: %v, want it void", err)
 	}
 	tokens, err := c.client(t, out.Secret).Tokens(t.Context())
 	if err != nil || len(tokens.Items) != 1 {
 		t.Errorf("tokens %+v, %v, want one", tokens.Items, err)
 	}
+	if _, err := c.client(t, first).Tokens(t.Context()); asError(err).Code != api.Unauthorized {
+		t.Errorf("the first token still opens after that which it was traded for: %v", err)
+	}
 	if _, err := c.client(t, "").Bootstrap(t.Context()); asError(err).Code != api.Conflict {
-		t.Errorf("the second time: %v, want a conflict", err)
+		t.Errorf("once it was used: %v, want a conflict", err)
 	}
 }
 
@@ -123,17 +131,61 @@ func TestJoinTokenIsUsedUp(t *testing.T) {
 	if _, _, err := c.client(t, secret).Ask(t.Context(), api.Ask{ID: "3"}); asError(err).Code != api.Unauthorized {
 		t.Errorf("a third replica: %v, want the token used up", err)
 	}
-	if tokens, err := client.Tokens(t.Context()); err != nil || len(tokens.Items) != 1 {
-		t.Errorf("tokens %+v, %v, want the first alone", tokens.Items, err)
+	tokens, err := client.Tokens(t.Context())
+	if err != nil || len(tokens.Items) != 2 || !tokens.Items[1].Spent || tokens.Items[1].Uses != 0 {
+		t.Errorf("tokens %+v, %v, want the second spent", tokens.Items, err)
+	}
+}
+
+// TestCredentialOfAToken: what a join token is for, and that it was revoked, holds for the credentials of its replicas too.
+func TestCredentialOfAToken(t *testing.T) {
+	c := start(t, nil)
+	client := c.admin(t)
+	secret := token(t, client, api.CreateToken{Name: "some", Scope: "join", Experiments: "moons*", Uses: 1})
+	ask := func(shown string, in api.Ask) (status int, credential string) {
+		status, _, header := c.call(t, "POST", "/v1/pool/ask", shown, in)
+		return status, header.Get(api.CredentialHeader)
+	}
+	in := api.Ask{ID: "r1", Incarnation: 5, Experiment: "moons-a"}
+	status, shown := ask(secret, in)
+	if status != 200 || shown == "" {
+		t.Fatalf("status %d, credential %q", status, shown)
+	}
+	for name, change := range map[string]func(*api.Ask){
+		"for another experiment":       func(a *api.Ask) { a.Experiment = "sun" },
+		"for any experiment":           func(a *api.Ask) { a.Experiment = "" },
+		"by another replica":           func(a *api.Ask) { a.ID = "r2" },
+		"by another process of its id": func(a *api.Ask) { a.Incarnation++ },
+	} {
+		other := in
+		change(&other)
+		if status, fresh := ask(shown, other); status != 403 || fresh != "" {
+			t.Errorf("%s: %d, credential %q, want 403", name, status, fresh)
+		}
+	}
+	if status, fresh := ask(secret, in); status != 200 || fresh == "" {
+		t.Errorf("the same process with the token that it used up, as after a lost answer: %d, credential %q", status, fresh)
+	}
+	status, shown = ask(shown, in)
+	if status != 200 || shown == "" {
+		t.Fatalf("with the credential: %d, renewed %q", status, shown)
+	}
+	if err := client.RevokeToken(t.Context(), "some"); err != nil {
+		t.Fatal(err)
+	}
+	token(t, client, api.CreateToken{Name: "some", Scope: "join"}) // which is another
+	if status, fresh := ask(shown, in); status != 200 || fresh != "" {
+		t.Errorf("after the token was revoked: %d, credential %q, want no new one", status, fresh)
 	}
 }
 
 func TestCredential(t *testing.T) {
 	now := time.Now()
 	cluster := [32]byte{1}
-	good := newCredential(cluster, api.Ask{ID: "a.b", Incarnation: 5}, now)
-	if got, ok := credential(cluster, good, now); !ok || got.Scope != ledger.Join {
-		t.Errorf("a fresh credential is %+v, %v", got, ok)
+	want := process{"a.b", 1 << 63, "0123", "moons.*"}
+	good := newCredential(cluster, want, now)
+	if got, ok := credential(cluster, good, now); !ok || got != want {
+		t.Errorf("a fresh credential is %+v, %v, want %+v", got, ok, want)
 	}
 	if _, ok := credential(cluster, good, now.Add(credentialLife)); ok {
 		t.Error("an old one is taken")
@@ -148,7 +200,7 @@ func TestCredential(t *testing.T) {
 			t.Errorf("one with another byte %d is taken", i)
 		}
 	}
-	if _, ok := credential([32]byte{}, newCredential([32]byte{}, api.Ask{}, now), now); ok {
+	if _, ok := credential([32]byte{}, newCredential([32]byte{}, process{}, now), now); ok {
 		t.Error("one of a cluster without a secret is taken")
 	}
 }

@@ -21,6 +21,8 @@ type call struct {
 	w     http.ResponseWriter
 	r     *http.Request
 	token ledger.Token // of who asks; zero on open routes
+	// process is the replica's whose credential was shown; nil: a token was.
+	process *process
 
 	index uint64 // of the state that was read
 	age   time.Duration
@@ -50,6 +52,7 @@ func (c *call) do() (any, error) {
 	if away {
 		return c.passOn()
 	}
+	c.traded()
 	return c.route.do(c)
 }
 
@@ -79,7 +82,7 @@ func (c *call) passOn() (any, error) {
 
 // fromLoopback says whether the client is on the machine of the coordinator that it asked, and no proxy stands between.
 func fromLoopback(r *http.Request) bool {
-	if r.Header.Get(forwardedBy) != "" {
+	if r.Header.Get(consensus.ForwardedBy) != "" {
 		return r.Header.Get(atLoopback) != ""
 	}
 	for _, proxied := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {

@@ -84,6 +84,9 @@ func eventOf(experiment string, e ledger.Event) api.Event {
 
 func tokenOf(t ledger.Token) api.Token {
 	out := api.Token{Meta: api.Kind("Token"), Name: t.Name, Scope: t.Scope.String(), Owner: t.Owner, Experiments: t.Experiments, Uses: t.Uses}
+	if t.Uses == ledger.Spent {
+		out.Uses, out.Spent = 0, true
+	}
 	if !t.Expires.IsZero() {
 		out.Expires = &t.Expires
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -51,16 +52,9 @@ func (c *call) getCut() (any, error) {
 
 // cut is the one that the path names.
 func (c *call) cut(e ledger.Experiment) (ledger.Cut, error) {
-	if len(e.Cuts) == 0 {
-		return ledger.Cut{}, api.Errorf(api.NotFound, "experiment %q has no cut yet", e.Name)
-	}
-	text := c.r.PathValue("step")
-	if text == "last" {
-		return e.Cuts[len(e.Cuts)-1], nil
-	}
-	step, err := strconv.ParseUint(text, 10, 64)
+	step, err := c.step(e)
 	if err != nil {
-		return ledger.Cut{}, api.Errorf(api.Invalid, "cut %q, want a step or last", text)
+		return ledger.Cut{}, err
 	}
 	kept := ""
 	for _, cut := range e.Cuts {
@@ -69,86 +63,101 @@ func (c *call) cut(e ledger.Experiment) (ledger.Cut, error) {
 		}
 		kept += fmt.Sprintf(", %d", cut.Step)
 	}
+	if kept == "" {
+		return ledger.Cut{}, errNoCut(e)
+	}
 	return ledger.Cut{}, api.Errorf(api.NotFound, "experiment %q has no cut of step %d, it keeps those of %s", e.Name, step, kept[2:])
 }
 
-// replaceCut makes the cut of a step the last one, by a generation that nobody works in, and then puts another in its place.
+func errNoCut(e ledger.Experiment) error {
+	return api.Errorf(api.NotFound, "experiment %q has no cut yet", e.Name)
+}
+
+// step is that of the cut that the path names.
+func (c *call) step(e ledger.Experiment) (uint64, error) {
+	text := c.r.PathValue("step")
+	if text == "last" {
+		if len(e.Cuts) == 0 {
+			return 0, errNoCut(e)
+		}
+		return e.Cuts[len(e.Cuts)-1].Step, nil
+	}
+	step, err := strconv.ParseUint(text, 10, 63)
+	if err != nil {
+		return 0, api.Errorf(api.Invalid, "cut %q, want a step or last", text)
+	}
+	return step, nil
+}
+
+// replaceCut makes a cut the last one, or another in its place, in one step: what is refused changes nothing.
 func (c *call) replaceCut() (any, error) {
 	var in api.ReplaceCut
 	if err := decode(c.w, c.r, &in); err != nil {
+		return nil, err
+	}
+	version, err := c.ifMatch()
+	if err != nil {
 		return nil, err
 	}
 	e, err := c.experimentOfPath()
 	if err != nil {
 		return nil, err
 	}
-	cut, err := c.cut(e)
+	cmd, err := c.replacement(e, in)
 	if err != nil {
 		return nil, err
 	}
-	idle := e.Phase == ledger.Paused || e.Phase == ledger.Inconsistent || e.Phase == ledger.Degraded
-	if !idle {
-		return nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("experiment %q is %s, want it paused", e.Name, e.Phase), Next: "coordinator pause " + e.Name}
-	}
-	commit, err := c.replacement(in, cut)
-	if err != nil {
+	cmd.Version = version
+	if _, err := c.apply(e.ID, cmd); err != nil {
+		if err = c.outdated(err, e.ID, version); errors.Is(err, ledger.ErrConflict) {
+			err = &api.Error{Code: api.Conflict, Message: err.Error(), Next: "coordinator pause " + e.Name}
+		}
 		return nil, err
-	}
-	generation := e.Generation
-	if last := e.Cuts[len(e.Cuts)-1]; cut.Step != last.Step || len(e.Holders) > 0 {
-		generation++
-		if _, err := c.apply(e.ID, ledger.GenerationOpen{Number: generation, From: int64(cut.Step)}); err != nil {
-			return nil, err
-		}
-	}
-	if commit != nil {
-		commit.Generation = generation
-		if _, err := c.apply(e.ID, *commit); err != nil {
-			return nil, err
-		}
 	}
 	if e, err = c.experimentOfPath(); err != nil {
 		return nil, err
 	}
-	return result(c.cutOfPath(e))
-}
-
-func (c *call) cutOfPath(e ledger.Experiment) (api.Cut, error) {
 	cut, err := c.cut(e)
-	return cutOf(cut), err
+	return result(cutOf(cut), err)
 }
 
-// replacement is the command that puts another cut in the place of one, nil where none is given.
-func (c *call) replacement(in api.ReplaceCut, old ledger.Cut) (*ledger.CutCommit, error) {
-	if in.Manifest == "" {
-		if len(in.Parts) > 0 {
-			return nil, api.Errorf(api.Invalid, "%d parts without a manifest", len(in.Parts))
-		}
-		return nil, nil
+// replacement is the command that a request comes to.
+func (c *call) replacement(e ledger.Experiment, in api.ReplaceCut) (cmd ledger.CutReplace, err error) {
+	if cmd.Step, err = c.step(e); err != nil {
+		return cmd, err
 	}
-	manifest, err := blobs.ParseDigest(in.Manifest)
-	if err != nil {
-		return nil, api.Errorf(api.Invalid, "manifest: %v", err)
+	cmd.Conservation = ledger.Conservation(in.Conservation)
+	if in.Manifest != "" {
+		cmd.Manifest, cmd.Parts, err = c.uploaded(in.Manifest, in.Parts, cmd.Step)
+	} else if len(in.Parts) > 0 {
+		err = api.Errorf(api.Invalid, "%d parts without a manifest", len(in.Parts))
 	}
-	parts, err := partsOf(in.Parts)
-	if err != nil {
-		return nil, err
+	return cmd, err
+}
+
+// uploaded are the blobs of a cut of a step, which must be here.
+func (c *call) uploaded(manifestDigest string, in []api.Part, step uint64) (manifest ledger.Digest, parts []ledger.Part, err error) {
+	if manifest, err = blobs.ParseDigest(manifestDigest); err != nil {
+		return manifest, nil, api.Errorf(api.Invalid, "manifest: %v", err)
+	}
+	if parts, err = partsOf(in); err != nil {
+		return manifest, nil, err
 	}
 	slices.SortFunc(parts, func(a, b ledger.Part) int { return cmp.Compare(a.Name, b.Name) })
 	for _, digest := range append([]ledger.Digest{manifest}, digestsOf(parts)...) {
 		if !c.node.Blobs().Has(digest) {
-			return nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("blob %s is not here", digest), Next: "upload it first"}
+			return manifest, nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("blob %s is not here", digest), Next: "upload it first"}
 		}
 	}
 	data, err := c.node.Blob(c.r.Context(), manifest)
 	if err != nil {
-		return nil, err
+		return manifest, nil, err
 	}
 	var says struct{ Step *uint64 }
-	if err := json.Unmarshal(data, &says); err != nil || says.Step == nil || *says.Step != old.Step {
-		return nil, api.Errorf(api.Invalid, "manifest %.12s is not of a cut of step %d", in.Manifest, old.Step)
+	if err := json.Unmarshal(data, &says); err != nil || says.Step == nil || *says.Step != step {
+		return manifest, nil, api.Errorf(api.Invalid, "manifest %.12s is not of a cut of step %d", manifestDigest, step)
 	}
-	return &ledger.CutCommit{Step: old.Step, Manifest: manifest, Parts: parts, Conservation: ledger.Conservation(in.Conservation), Replace: true}, nil
+	return manifest, parts, nil
 }
 
 func digestsOf(parts []ledger.Part) []ledger.Digest {

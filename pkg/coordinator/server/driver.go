@@ -34,10 +34,14 @@ type site struct {
 // driver leads the replicas of one experiment, from where the ledger says it is to its end or to the end of the leadership.
 type driver struct {
 	site
-	exp  ledger.Experiment // as it was when the driver began
-	led  *local.Led
-	book *coordinator.Journal
-	done chan struct{}
+	exp   ledger.Experiment // as it was when the driver began
+	tries int               // that have failed in a row before this one
+	again bool              // this one failed, and the next may not; to be read when done is closed
+	led   *local.Led
+	book  *coordinator.Journal
+	done  chan struct{}
+
+	calls chan chan<- struct{} // for a cut at the next step, closed when it is durable
 
 	// asked ends the Fleet's wait for replicas when people want something else than a run.
 	asked  context.Context
@@ -58,9 +62,9 @@ type driver struct {
 // errAsked is why a Fleet's leadership ends where people want its experiment to pause or to end.
 var errAsked = errors.New("people want it")
 
-// drive begins to lead an experiment; done is closed when that has ended.
-func drive(lead context.Context, s site, exp ledger.Experiment) *driver {
-	d := &driver{site: s, exp: exp, done: make(chan struct{}), desired: exp.Desired, want: exp.Want, phase: exp.Phase}
+// drive begins to lead an experiment, after so many tries that failed; done is closed when that has ended.
+func drive(lead context.Context, s site, exp ledger.Experiment, tries int) *driver {
+	d := &driver{site: s, exp: exp, tries: tries, done: make(chan struct{}), calls: make(chan chan<- struct{}), desired: exp.Desired, want: exp.Want, phase: exp.Phase}
 	d.log = d.log.With("experiment", exp.Name)
 	d.asked, d.settle = context.WithCancelCause(lead)
 	d.book = coordinator.NewJournal(lead, s.node, exp.ID, d.committed)
@@ -109,60 +113,107 @@ func (d *driver) experiment(ctx context.Context) (exp ledger.Experiment, ok bool
 	return exp, ok && err == nil
 }
 
-// say sets the phase. Where that fails the leadership is over, and the next leader finds out by itself.
+// say sets the phase. A leadership that is being handed over takes nothing for a while, and may come back.
 func (d *driver) say(lead context.Context, phase ledger.Phase, message string) {
-	d.mu.Lock()
-	d.phase = phase
-	d.mu.Unlock()
-	if out, err := d.node.Apply(lead, d.exp.ID, ledger.ExpPhase{Phase: phase, Message: message}); err != nil || out.Err != nil {
-		d.log.Warn("phase", "phase", phase, "error", errors.Join(err, out.Err))
+	for {
+		out, err := d.node.Apply(lead, d.exp.ID, ledger.ExpPhase{Phase: phase, Message: ledger.Clip(message)})
+		if err == nil {
+			if out.Err != nil {
+				d.log.Warn("phase", "phase", phase, "error", out.Err)
+				return
+			}
+			d.mu.Lock()
+			d.phase = phase
+			d.mu.Unlock()
+			return
+		}
+		select {
+		case <-time.After(retry / 10):
+		case <-lead.Done(): // the next leader finds out by itself
+			return
+		}
 	}
 }
 
 // run leads until there is nothing more to lead.
 func (d *driver) run(lead context.Context) {
-	fleet, err := d.open(lead)
+	defer d.record.close()
+	var fleet *coordinator.Fleet
+	err := d.rest()
+	if err == nil {
+		fleet, err = d.open(lead)
+	}
 	if err == nil {
 		err = d.train(fleet)
 	}
-	switch {
-	case lead.Err() != nil: // the next leader goes on with the replicas
-		d.log.Info("leads no more", "error", err)
-		if fleet != nil {
-			fleet.Leave()
-		}
-		if err := d.record.close(); err != nil {
-			d.log.Warn("metrics", "error", err)
-		}
-		return
-	case errors.Is(err, errAsked):
+	asked := errors.Is(err, errAsked) || err != nil && errors.Is(context.Cause(d.asked), errAsked)
+	if asked && lead.Err() == nil {
 		err = d.obey(lead, fleet)
-	case err == nil:
+	} else if err == nil {
 		d.say(lead, ledger.Completed, fmt.Sprintf("all %d steps are made", d.led.Steps))
 	}
-	var nonFinite *engine.NonFiniteError
+	goesOn := d.conclude(lead, err)
+	if fleet == nil {
+		return
+	}
+	if !goesOn { // else the next leader, or the next try, needs the replicas
+		fleet.Dismiss()
+	}
+	fleet.Leave()
+}
+
+// rest waits before another try, the longer the more there were.
+func (d *driver) rest() error {
+	if d.tries == 0 {
+		return nil
+	}
+	d.mu.Lock()
+	d.waiting = true
+	d.mu.Unlock()
+	select {
+	case <-time.After(min(retry<<min(d.tries, 6), time.Minute)):
+		return nil
+	case <-d.asked.Done():
+		return context.Cause(d.asked)
+	}
+}
+
+// conclude says in the ledger how the work ended, and whether it goes on: under another leader, or here after a while, as long
+// as the reason may pass.
+func (d *driver) conclude(lead context.Context, err error) (goesOn bool) {
+	nonFinite, diverged := errors.AsType[*engine.NonFiniteError](err)
+	replica, broken := errors.AsType[*coordinator.ReplicaError](err)
 	switch {
 	case err == nil:
+		return false
+	case lead.Err() != nil || errors.Is(err, coordinator.ErrDeposed):
+		d.log.Info("leads no more", "error", err)
+		return true
 	case errors.Is(err, coordinator.ErrInconsistent): // the ledger has set the phase with the cut that it refused
 	case errors.Is(err, checkpoint.ErrNoCut):
 		d.say(lead, ledger.Degraded, err.Error())
-	case errors.As(err, &nonFinite):
+	case diverged:
 		d.say(lead, ledger.Failed, nonFinite.Error())
-	default:
+	case broken:
+		d.say(lead, ledger.Failed, replica.Error())
+	case errors.Is(err, errSpec):
 		d.say(lead, ledger.Failed, err.Error())
+	default:
+		d.again = true
+		d.log.Warn("will try again", "error", err)
+		d.say(lead, ledger.Waiting, "will try again: "+err.Error())
+		return true
 	}
-	if fleet != nil {
-		fleet.Close()
-	}
-	if err := d.record.close(); err != nil {
-		d.log.Warn("metrics", "error", err)
-	}
+	return false
 }
+
+// errSpec says that the experiment cannot be led, now or ever.
+var errSpec = errors.New("the experiment cannot be led")
 
 // open connects, and brings the replicas to where the ledger ends.
 func (d *driver) open(lead context.Context) (fleet *coordinator.Fleet, err error) {
 	if d.led, err = local.Lead(d.exp.Spec, d.exp.Dir); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errSpec, err)
 	}
 	secret, err := d.secret(lead)
 	if err != nil {
@@ -189,7 +240,15 @@ func (d *driver) open(lead context.Context) (fleet *coordinator.Fleet, err error
 		return fleet, err
 	}
 	d.waits(lead, false, "")
-	return fleet, d.record.open(d.metrics, d.exp.ID, fleet.Step())
+	d.unmeasured(d.record.open(d.metrics, d.exp.ID, fleet.Step()))
+	return fleet, nil
+}
+
+// unmeasured says that metrics are lost. No training stops for that.
+func (d *driver) unmeasured(err error) {
+	if err != nil {
+		d.log.Warn("a record of the metrics is lost", "error", err)
+	}
 }
 
 // servers are the message servers that replicas may go to.
@@ -243,6 +302,16 @@ func (d *driver) train(fleet *coordinator.Fleet) error {
 				return errAsked
 			}
 			d.shrink(fleet)
+			select {
+			case durable := <-d.calls:
+				_, err := fleet.Cut()
+				close(durable)
+				if err != nil {
+					return err
+				}
+				lastCut = time.Now()
+			default:
+			}
 		}
 		start := time.Now()
 		report, err := fleet.TrainStep()
@@ -257,9 +326,7 @@ func (d *driver) train(fleet *coordinator.Fleet) error {
 			if d.led.Chains {
 				chains = fleet
 			}
-			if err := d.record.write(recorder.Record(report, chains, time.Since(begun).Seconds())); err != nil {
-				return err
-			}
+			d.unmeasured(d.record.write(recorder.Record(report, chains, time.Since(begun).Seconds())))
 			if chains != nil {
 				chains.ResetPairs()
 			}
@@ -278,6 +345,23 @@ func (d *driver) train(fleet *coordinator.Fleet) error {
 		}
 	}
 	return nil
+}
+
+// cut takes a cut as soon as may be, and waits until it is durable, the driver ends, or ctx does.
+func (d *driver) cut(ctx context.Context) {
+	durable := make(chan struct{})
+	select {
+	case d.calls <- durable:
+	case <-d.done:
+		return
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-durable:
+	case <-d.done:
+	case <-ctx.Done():
+	}
 }
 
 // mostOfTime is the part of the time that cuts may take from the training, unless people say how often they want them.
@@ -338,13 +422,16 @@ func (d *driver) shrink(fleet *coordinator.Fleet) {
 // members, so that nothing of this one can be taken over any more.
 func (d *driver) obey(lead context.Context, fleet *coordinator.Fleet) error {
 	from := -1
+	err := errAsked // there is nobody to give a cut
 	if fleet != nil && d.asked.Err() == nil {
-		cut, err := fleet.Cut()
-		if err != nil && !errors.Is(err, engine.ErrNotStarted) {
+		var cut checkpoint.Cut
+		if cut, err = fleet.Cut(); err == nil {
+			from = cut.Step
+		} else if !errors.Is(err, errAsked) && !errors.Is(err, engine.ErrNotStarted) {
 			return err
 		}
-		from = cut.Step
-	} else {
+	}
+	if err != nil {
 		exp, ok := d.experiment(lead)
 		if !ok {
 			return fmt.Errorf("experiment %s: %w", d.exp.Name, ledger.ErrNotFound)

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -59,6 +58,16 @@ func (d *driver) note(fleet *coordinator.Fleet, report *engine.Report, start tim
 	d.facts.RoundTrips = v.stats.Trips
 }
 
+// failed says whether the driver ended for a reason that may pass, and without a step.
+func (d *driver) failed() bool {
+	select {
+	case <-d.done:
+		return d.again && d.Facts().Steps.Count == 0
+	default:
+		return false
+	}
+}
+
 // Facts are what the driver knows since it began.
 func (d *driver) Facts() Facts {
 	d.mu.Lock()
@@ -104,11 +113,11 @@ func (r *record) open(dir string, exp ledger.ID, step int) error {
 		r.file, err = runlog.Resume(dir, step) // where there is none, it begins
 	}
 	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
+		return err
 	}
 	old, err := runlog.ReadMetrics(dir)
 	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
+		return err
 	}
 	for _, rec := range old {
 		r.add(rec)
@@ -126,15 +135,15 @@ func (r *record) add(rec runlog.Record) {
 func (r *record) write(rec runlog.Record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.file.Write(rec); err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
 	r.add(rec)
 	if r.more != nil {
 		close(r.more)
 		r.more = nil
 	}
-	return nil
+	if r.file == nil { // it could not be opened
+		return nil
+	}
+	return r.file.Write(rec)
 }
 
 // since are the lines behind a step, and a channel that is closed once there are more.
@@ -152,15 +161,15 @@ func (r *record) since(from int64) (lines [][]byte, more <-chan struct{}) {
 	return lines, r.more
 }
 
-func (r *record) close() error {
+// close ends the file; what could not be written has been told.
+func (r *record) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.more != nil {
 		close(r.more)
 		r.more = nil
 	}
-	if r.file == nil {
-		return nil
+	if r.file != nil {
+		_ = r.file.Close()
 	}
-	return r.file.Close()
 }

@@ -85,9 +85,16 @@ func (c *call) creation(in api.Submit) (id ledger.ID, cmd ledger.ExpCreate, err 
 	if err != nil {
 		return id, cmd, err
 	}
-	sub, err := c.check([]byte(in.YAML), in.Dir)
-	if err != nil {
-		return id, cmd, &api.Error{Code: api.Invalid, Message: err.Error(), Next: "coordinator config validate FILE says it too"}
+	// Before anything is built of it.
+	if in.Name != "" {
+		if err := named("name", in.Name); err != nil {
+			return id, cmd, err
+		}
+		if err := c.mayTouch(in.Name); err != nil {
+			return id, cmd, err
+		}
+	} else if c.token.Experiments != "" {
+		return id, cmd, &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("name: missing, and token %s is for the experiments %s alone", c.token.Name, c.token.Experiments), Next: "say the name"}
 	}
 	owner := c.owner()
 	if in.Owner != "" && in.Owner != owner {
@@ -95,6 +102,10 @@ func (c *call) creation(in api.Submit) (id ledger.ID, cmd ledger.ExpCreate, err 
 			return id, cmd, &api.Error{Code: api.Forbidden, Message: fmt.Sprintf("owner %q: token %s is of %q", in.Owner, c.token.Name, owner)}
 		}
 		owner = in.Owner
+	}
+	sub, err := c.check([]byte(in.YAML), in.Dir)
+	if err != nil {
+		return id, cmd, &api.Error{Code: api.Invalid, Message: err.Error(), Next: "coordinator config validate FILE says it too"}
 	}
 	cmd = ledger.ExpCreate{Name: sub.Name, Owner: owner, Spec: sub.YAML, Dir: in.Dir, Steps: sub.Steps, Shards: sub.Shards, Want: in.Replicas,
 		Min: max(in.MinReplicas, 1), Priority: in.Priority, CutEvery: sub.CutEvery}
@@ -104,10 +115,7 @@ func (c *call) creation(in api.Submit) (id ledger.ID, cmd ledger.ExpCreate, err 
 	if every > 0 {
 		cmd.CutEvery = every
 	}
-	if err := named("name", cmd.Name); err != nil {
-		return id, cmd, err
-	}
-	return id, cmd, c.mayTouch(cmd.Name)
+	return id, cmd, named("name", cmd.Name)
 }
 
 // owner is whose quota counts for what the token submits.
@@ -260,19 +268,6 @@ func (c *call) listShards() (any, error) {
 		}
 	}
 	return list(c, "Shard", shards), nil
-}
-
-func (c *call) getLadder() (any, error) {
-	e, err := c.experimentOfPath()
-	if err != nil {
-		return nil, err
-	}
-	ladder, err := c.work.Ladder(c.r.Context(), e)
-	ladder.Meta = api.Kind("Ladder")
-	for i := range ladder.Rungs {
-		ladder.Rungs[i].Meta = api.Kind("Rung")
-	}
-	return result(ladder, err)
 }
 
 func (c *call) getBuffer() (any, error) {

@@ -105,7 +105,7 @@ func TestThreeCoordinators(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set(forwardedBy, "z")
+		req.Header.Set(consensus.ForwardedBy, "z")
 		req.Header.Set("Authorization", "Bearer "+secret)
 		follower.until(t, knowsToken(firstToken))
 		rec := httptest.NewRecorder()
@@ -116,7 +116,7 @@ func TestThreeCoordinators(t *testing.T) {
 	})
 
 	t.Run("nobody claims to have been passed on", func(t *testing.T) {
-		status, answer, _ := follower.call(t, "GET", "/v1/experiments", secret, nil, forwardedBy, "z")
+		status, answer, _ := follower.call(t, "GET", "/v1/experiments", secret, nil, consensus.ForwardedBy, "z")
 		if status != 200 {
 			t.Errorf("%d %s, want the header ignored", status, answer)
 		}

@@ -242,7 +242,8 @@ func pretend(yaml []byte, _ string) (Submitted, error) {
 	if _, err := fmt.Sscanf(string(yaml), "shards: %d", &shards); err != nil {
 		return Submitted{}, errors.New("experiment.yaml:1: want shards")
 	}
-	return Submitted{Name: "named-by-file", YAML: yaml, Steps: 100, Shards: shards, CutEvery: time.Second}, nil
+	_, rest, _ := bytes.Cut(yaml, []byte("\n"))
+	return Submitted{Name: "named-by-file", YAML: yaml, Rest: rest, Steps: 100, Shards: shards, CutEvery: time.Second}, nil
 }
 
 // pretended is work that does nothing.
@@ -312,6 +313,8 @@ func (p *pretended) Drain(_ context.Context, _ ledger.ID, replica string) error 
 	p.drained = append(p.drained, replica)
 	return nil
 }
+
+func (p *pretended) Settle(context.Context) {}
 
 func (p *pretended) Evict(context.Context, ledger.ID, string) error {
 	return api.Errorf(api.Conflict, "nobody drives it")

@@ -59,7 +59,7 @@ func FuzzBody(f *testing.F) {
 	f.Add([]byte(`{"id": "0", "incarnation": "18446744073709551615", "experiment": "\u0000\ud800"}`))
 	f.Add([]byte(`{"a": {"a": [[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[`))
 	f.Add([]byte("nul\xff"))
-	types := []reflect.Type{body[api.Submit](), body[api.Patch](), body[api.ReplaceCut](), body[api.Ask](), body[api.CreateToken](), body[api.AddMember](), body[api.PutQuota]()}
+	types := []reflect.Type{body[api.Submit](), body[api.Patch](), body[api.ReplaceCut](), body[api.PutLadder](), body[api.Ask](), body[api.CreateToken](), body[api.AddMember](), body[api.PutQuota]()}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, typ := range types {
 			v := reflect.New(typ)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
@@ -65,6 +66,14 @@ func (c *call) promoteMember() (any, error) {
 	return nil, c.node.Promote(c.r.Context(), c.r.PathValue("member"))
 }
 
+// settle takes cuts before the leader changes, as far as they come soon.
+func (s *Server) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, farewell)
+	defer cancel()
+	s.work.Settle(ctx)
+}
+
 func (c *call) leadMember() (any, error) {
+	c.settle(c.r.Context())
 	return nil, c.node.Transfer(c.r.Context(), c.r.PathValue("member"))
 }

@@ -19,6 +19,8 @@ const (
 	handover = 30 * time.Second
 	// between is how long a replica may take from its work, or from a request, to the next request.
 	between = 5 * time.Second
+	// leaving is how long a replica that people asked to leave is waited for.
+	leaving = time.Hour
 	// mostRefused bounds what a replica may refuse.
 	mostRefused = 64
 )
@@ -29,9 +31,9 @@ type pool struct {
 	news chan struct{} // has one element if something happened
 
 	mu       sync.Mutex
-	over     chan struct{}      // closed with the leadership; nil without one
-	members  map[string]*member // by id
-	released map[string]bool    // those that people asked to leave, until they ask for work again
+	over     chan struct{}        // closed with the leadership; nil without one
+	members  map[string]*member   // by id
+	released map[string]time.Time // when people asked those to leave that have not asked for work again
 }
 
 // member is a replica. It waits for an answer, or works, or is between the two.
@@ -55,7 +57,7 @@ func newPool() *pool {
 func (p *pool) begin() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.over, p.members, p.released = make(chan struct{}), map[string]*member{}, map[string]bool{}
+	p.over, p.members, p.released = make(chan struct{}), map[string]*member{}, map[string]time.Time{}
 }
 
 // end closes it: whoever waits is sent to the next leader.
@@ -181,7 +183,8 @@ func (p *pool) hands(admitted []ledger.Experiment) (hands []hand, callers map[st
 		var until time.Time
 		switch {
 		case m.answer != nil:
-			callers[id] = caller{lease, p.released[id]}
+			_, released := p.released[id]
+			callers[id] = caller{lease, released}
 		case has:
 			h.at = lease
 			m.leased, m.seen = true, time.Now()
@@ -232,7 +235,8 @@ func (p *pool) release(id string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over != nil {
-		p.released[id] = true
+		maps.DeleteFunc(p.released, func(_ string, at time.Time) bool { return time.Since(at) > leaving })
+		p.released[id] = time.Now()
 		p.tell()
 	}
 }

@@ -8,9 +8,8 @@ import (
 func (c *call) listQuotas() (any, error) {
 	var out []api.Quota
 	err := c.view(func(st *ledger.State) {
-		used := usage(st)
 		for _, q := range st.Quotas() {
-			out = append(out, quotaOf(q, used))
+			out = append(out, quotaOf(st, q))
 		}
 	})
 	return result(list(c, "Quota", out), err)
@@ -18,7 +17,7 @@ func (c *call) listQuotas() (any, error) {
 
 func (c *call) getQuota() (any, error) {
 	var out api.Quota
-	err := c.view(func(st *ledger.State) { out = quotaOf(st.Quota(c.r.PathValue("owner")), usage(st)) })
+	err := c.view(func(st *ledger.State) { out = quotaOf(st, st.Quota(c.r.PathValue("owner"))) })
 	return result(out, err)
 }
 
@@ -34,24 +33,9 @@ func (c *call) putQuota() (any, error) {
 	return c.getQuota()
 }
 
-func quotaOf(q ledger.Quota, used map[string]api.Usage) api.Quota {
-	return api.Quota{Meta: api.Kind("Quota"), Owner: q.Owner, Experiments: q.Experiments, Replicas: q.Replicas, Bytes: q.Bytes, Used: used[q.Owner]}
-}
-
-// usage is what counts for quotas, by owner.
-func usage(st *ledger.State) map[string]api.Usage {
-	used := map[string]api.Usage{}
-	for _, e := range st.Experiments() {
-		u := used[e.Owner]
-		u.Bytes += weigh(e)
-		if !e.Phase.Final() {
-			u.Experiments++
-			if e.Want == 0 {
-				u.Replicas += e.Shards
-			}
-			u.Replicas += e.Want
-		}
-		used[e.Owner] = u
-	}
-	return used
+// quotaOf is a quota with what its owner takes of it.
+func quotaOf(st *ledger.State, q ledger.Quota) api.Quota {
+	used := st.Used(q.Owner)
+	return api.Quota{Meta: api.Kind("Quota"), Owner: q.Owner, Experiments: q.Experiments, Replicas: q.Replicas, Bytes: q.Bytes,
+		Used: api.Usage{Experiments: used.Experiments, Replicas: used.Replicas, Bytes: used.Bytes}}
 }

@@ -74,6 +74,8 @@ func (s *Server) table() []route {
 			about: "All shards, with who holds them."},
 		{method: "GET", path: experiment + "/ladder", scope: read, where: byWish, out: body[api.Ladder](), do: (*call).getLadder,
 			about: "The ladder, as the leader last saw it or as the last cut has it."},
+		{method: "PUT", path: experiment + "/ladder", scope: operate, where: onLeader, in: body[api.PutLadder](), out: body[api.Experiment](), do: (*call).putLadder,
+			about: "Gives a paused experiment another ladder, and its last cut on that one. If-Match as with PATCH."},
 		{method: "GET", path: experiment + "/buffer", scope: read, where: byWish, out: body[api.Buffer](), do: (*call).getBuffer,
 			about: "The replay buffer of the last cut."},
 		{method: "GET", path: experiment + "/events", scope: read, where: byWish, out: body[api.List[api.Event]](), do: (*call).listEvents,
@@ -86,7 +88,7 @@ func (s *Server) table() []route {
 		{method: "GET", path: experiment + "/cuts/{step}", scope: read, where: byWish, out: body[api.Cut](), do: (*call).getCut,
 			about: "The cut of a step, or the last, with what its manifest says."},
 		{method: "POST", path: experiment + "/cuts/{step}", scope: operate, where: onLeader, in: body[api.ReplaceCut](), out: body[api.Cut](), do: (*call).replaceCut,
-			about: "Goes back to a cut that is kept, and puts another in its place if one is given. The experiment must be paused."},
+			about: "Goes back to a cut that is kept, or puts another in the place of that step and of later ones. The experiment must be paused. If-Match as with PATCH."},
 
 		{method: "GET", path: "/v1/blobs/{digest}", scope: read, where: here, stream: true, outMedia: octets, do: (*call).getBlob,
 			about: "A blob by its SHA-256. Ranges are understood, HEAD too."},
@@ -97,7 +99,7 @@ func (s *Server) table() []route {
 			about: "What changes, one line each, behind a log index; 0 begins with all that there is.",
 			query: []parameter{{"since", "the index of the last line that was seen"}, {"experiment", "only this one"}}},
 
-		{method: "GET", path: "/v1/members", scope: read, where: onLeader, out: body[api.List[api.Member]](), do: (*call).listMembers,
+		{method: "GET", path: "/v1/members", scope: read, where: byWish, out: body[api.List[api.Member]](), do: (*call).listMembers,
 			about: "The coordinators, by name."},
 		{method: "POST", path: "/v1/members", scope: admin, where: onLeader, in: body[api.AddMember](), do: (*call).addMember,
 			about: "Lets a coordinator in, as a non-voter."},
@@ -108,12 +110,12 @@ func (s *Server) table() []route {
 		{method: "POST", path: "/v1/members/{member}/lead", scope: admin, where: onLeader, do: (*call).leadMember,
 			about: "Hands the leadership to a voter."},
 
-		{method: "GET", path: "/v1/tokens", scope: admin, where: onLeader, out: body[api.List[api.Token]](), do: (*call).listTokens,
+		{method: "GET", path: "/v1/tokens", scope: admin, where: byWish, out: body[api.List[api.Token]](), do: (*call).listTokens,
 			about: "All tokens, by name, without their secrets."},
 		{method: "POST", path: "/v1/tokens", scope: admin, where: onLeader, in: body[api.CreateToken](), out: body[api.NewToken](), status: http.StatusCreated, do: (*call).createToken,
 			about: "Makes a token. The answer is the only place where its secret is shown."},
 		{method: "POST", path: "/v1/tokens/bootstrap", scope: open, where: onLeader, out: body[api.NewToken](), status: http.StatusCreated, do: (*call).bootstrap,
-			about: "Trades the token that the first leader wrote to its disk, or a connection from a coordinator's own machine, for the first token of scope admin. It works once."},
+			about: "Trades the token that the first leader wrote to its disk, or a connection from a coordinator's own machine, for the first token of scope admin. It works until that one is used."},
 		{method: "DELETE", path: "/v1/tokens/{token}", scope: admin, where: onLeader, do: (*call).revokeToken,
 			about: "Forgets a token."},
 

@@ -91,6 +91,8 @@ func TestRoutes(t *testing.T) {
 		{"its lease is over", "GET", moons + "/replicas", reader, nil, nil, 200, `"items":[]`},
 		{"shards", "GET", moons + "/shards", reader, nil, nil, 200, `"shard":3,"replica":"r0"`},
 		{"ladder", "GET", moons + "/ladder", reader, nil, nil, 200, `"beta":0.1`},
+		{"another ladder by a reader", "PUT", moons + "/ladder", reader, api.PutLadder{}, nil, 403, "forbidden"},
+		{"another ladder without a cut", "PUT", moons + "/ladder", admin, api.PutLadder{YAML: "shards: 6"}, nil, 422, "manifest"},
 		{"buffer", "GET", moons + "/buffer", reader, nil, nil, 200, `"columns":128`},
 		{"buffer without a cut", "GET", "/v1/experiments/two-a/buffer", reader, nil, nil, 404, "not_found"},
 		{"events", "GET", moons + "/events", reader, nil, nil, 200, `"reason":"cut","text":"step 20"`},
@@ -249,7 +251,19 @@ func TestReplaceCut(t *testing.T) {
 	c.apply(t, id, ledger.ExpSet{Desired: ledger.Pause})
 	c.apply(t, id, ledger.ExpPhase{Phase: ledger.Paused})
 
-	if cut, err := client.ReplaceCut(t.Context(), "moons", 10, api.ReplaceCut{}); err != nil || cut.Step != 10 {
+	// What is refused forgets no cut: it is one command.
+	bad := api.ReplaceCut{Manifest: c.put(t, `{"step": 10, "bad": true}`).String(), Conservation: api.Conservation{Ladders: 1, Rungs: 2, Labels: 3},
+		Parts: []api.Part{{Name: "chains", Digest: c.put(t, "bad chains").String(), Bytes: 10}}}
+	if _, err := client.ReplaceCut(t.Context(), "moons", 10, bad, 0); asError(err).Code != api.Conflict {
+		t.Errorf("one that breaks a law: %v, want a conflict", err)
+	}
+	if _, err := client.ReplaceCut(t.Context(), "moons", 10, api.ReplaceCut{}, 1); asError(err).Status != http.StatusPreconditionFailed {
+		t.Errorf("of another version: %v, want a failed precondition", err)
+	}
+	if cuts, err := client.Cuts(t.Context(), "moons"); err != nil || len(cuts.Items) != 2 {
+		t.Errorf("cuts: %+v, %v, want both", cuts, err)
+	}
+	if cut, err := client.ReplaceCut(t.Context(), "moons", 10, api.ReplaceCut{}, 0); err != nil || cut.Step != 10 {
 		t.Fatalf("going back: %+v, %v", cut, err)
 	}
 	if cuts, err := client.Cuts(t.Context(), "moons"); err != nil || len(cuts.Items) != 1 {
@@ -268,11 +282,11 @@ func TestReplaceCut(t *testing.T) {
 	} {
 		bad := in
 		spoil(&bad)
-		if _, err := client.ReplaceCut(t.Context(), "moons", 10, bad); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := client.ReplaceCut(t.Context(), "moons", 10, bad, 0); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%s: %v, want it refused", name, err)
 		}
 	}
-	cut, err := client.ReplaceCut(t.Context(), "moons", 10, in)
+	cut, err := client.ReplaceCut(t.Context(), "moons", 10, in, 0)
 	if err != nil || cut.Manifest != manifest.String() {
 		t.Fatalf("replacing: %+v, %v", cut, err)
 	}
@@ -282,6 +296,13 @@ func TestReplaceCut(t *testing.T) {
 	}
 	if fmt.Sprint(got.Conservation) != fmt.Sprint(in.Conservation) {
 		t.Errorf("conservation %+v, want %+v", got.Conservation, in.Conservation)
+	}
+	in.Manifest = c.put(t, `{"step": 4}`).String()
+	if _, err := client.ReplaceCut(t.Context(), "moons", 4, in, 0); err != nil {
+		t.Errorf("one of a step that is not kept: %v", err)
+	}
+	if cuts, err := client.Cuts(t.Context(), "moons"); err != nil || len(cuts.Items) != 1 || cuts.Items[0].Step != 4 {
+		t.Errorf("cuts: %+v, %v, want that of step 4 alone", cuts, err)
 	}
 }
 

@@ -170,7 +170,7 @@ func (l *leadership) look(ctx context.Context) (next time.Time, err error) {
 		}
 	}
 	for id, exp := range p.give {
-		if e := find(c.exps, exp); admitted(e) {
+		if e := find(c.exps, exp); admitted(e) && len(c.nats) > 0 { // else a moment later: the first leader has yet to write down where it is
 			l.pool.reply(id, exp, c.assignment(e))
 		}
 	}
@@ -206,6 +206,15 @@ func (l *leadership) tidy(ctx context.Context, e *ledger.Experiment) error {
 	}
 	for _, r := range e.Replicas {
 		if _, err := l.apply(ctx, e, ledger.LeaseEnd{Replica: r.Name, Token: r.Token}); err != nil {
+			return err
+		}
+	}
+	if len(e.Holders) > 0 { // nothing of the last generation may be taken over any more
+		open := ledger.GenerationOpen{Number: e.Generation + 1, From: ledger.Start}
+		if n := len(e.Cuts); n > 0 {
+			open.From = int64(e.Cuts[n-1].Step)
+		}
+		if _, err := l.apply(ctx, e, open); err != nil {
 			return err
 		}
 	}

@@ -67,12 +67,7 @@ type contender struct {
 }
 
 // wanted is how many replicas it takes at most.
-func (c *contender) wanted() int {
-	if c.Want == 0 {
-		return int(c.Shards)
-	}
-	return int(c.Want)
-}
+func (c *contender) wanted() int { return int(c.Wanted()) }
 
 // needed is how many its shards can be spread over.
 func (c *contender) needed() int { return min(c.wanted(), int(c.Shards)) }

@@ -63,6 +63,8 @@ type Work interface {
 	Draining(exp ledger.ID, replica string) bool
 	// Drain asks a replica to leave once its shards are elsewhere.
 	Drain(ctx context.Context, exp ledger.ID, replica string) error
+	// Settle takes a cut of everything that is at work: what another leader then makes again is next to nothing.
+	Settle(ctx context.Context)
 	// Evict ends a replica's lease at once. It is an error where nobody drives the experiment.
 	Evict(ctx context.Context, exp ledger.ID, replica string) error
 
@@ -100,6 +102,7 @@ type Pair struct{ Attempted, Accepted uint64 }
 type Submitted struct {
 	Name     string
 	YAML     []byte // resolved: nothing is left to a default
+	Rest     []byte // what a change of the ladder leaves of it
 	Steps    uint64
 	Shards   uint32
 	CutEvery time.Duration // 0: at the end alone

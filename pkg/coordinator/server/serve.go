@@ -30,7 +30,7 @@ type Config struct {
 
 	Listen   string      // host:port of the HTTP interface, port 0 for a free one
 	TLS      *tls.Config // of that; nil only on a loopback address, or with Insecure
-	Insecure bool        // allows any address without TLS, where something else encrypts what goes over the network
+	Insecure bool        // allows any address without TLS, peer port too, where something else encrypts what goes over the network
 	Admin    string      // host:port for profiles and metrics, without tokens; "": none. On a loopback address, or with Insecure
 
 	NATS NATS
@@ -73,6 +73,7 @@ func Serve(ctx context.Context, cfg Config) error {
 	if cfg.TokenFile == "" {
 		cfg.TokenFile = filepath.Join(cfg.Consensus.DataDir, "admin-token")
 	}
+	cfg.Consensus.Insecure = cfg.Insecure
 	c := &assembly{cfg: cfg}
 	defer c.close()
 	if err := c.open(ctx); err != nil {
@@ -127,7 +128,7 @@ func (c *assembly) open(ctx context.Context) (err error) {
 	drivers := newDrivers(at)
 	c.server, err = New(Options{
 		Name: cfg.Consensus.Name, Node: c.node, Work: work{drivers, NewScheduler(c.node, drivers.start, cfg.Log)}, Check: check,
-		TokenFile: cfg.TokenFile, Version: cfg.Version, Log: cfg.Log,
+		TokenFile: cfg.TokenFile, Foreign: cfg.NATS.URL != "", Version: cfg.Version, Log: cfg.Log,
 	})
 	return err
 }
@@ -184,13 +185,24 @@ func check(yaml []byte, dir string) (Submitted, error) {
 	for group := range led.Layout.Groups {
 		shards += len(led.Layout.Shards(group))
 	}
-	return Submitted{Name: led.Config.Name, YAML: led.YAML, Steps: uint64(led.Steps), Shards: uint32(shards), CutEvery: led.CutEvery}, nil
+	return Submitted{Name: led.Config.Name, YAML: led.YAML, Rest: led.Rest, Steps: uint64(led.Steps), Shards: uint32(shards), CutEvery: led.CutEvery}, nil
 }
 
 // work is what the leader does: the scheduler gives replicas to the drivers.
 type work struct {
 	*drivers
 	*Scheduler
+}
+
+// Lead implements [Work].
+func (w work) Lead(ctx context.Context) error {
+	tidied := make(chan struct{})
+	go func() {
+		defer close(tidied)
+		w.drivers.tidy(ctx)
+	}()
+	defer func() { <-tidied }()
+	return w.Scheduler.Lead(ctx)
 }
 
 // Drain implements [Work]: the replica is not to come back either.
@@ -228,6 +240,7 @@ func (c *assembly) run(ctx context.Context) error {
 	}
 	c.server.end()
 	if err == nil && c.node.Leads() {
+		c.server.settle(leading)
 		handing, cancel := context.WithTimeout(leading, farewell)
 		if err := c.node.Transfer(handing, ""); err != nil {
 			c.cfg.Log.Debug("leadership is not handed over", "error", err) // there may be nobody

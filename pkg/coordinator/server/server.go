@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/consensus"
 )
 
 // Options are what a [Server] answers from.
@@ -25,8 +26,10 @@ type Options struct {
 	Check func(yaml []byte, dir string) (Submitted, error)
 	// TokenFile is where the first leader writes the first token.
 	TokenFile string
-	Version   string       // of the program
-	Log       *slog.Logger // nil: nothing is logged
+	// Foreign says that the message servers are not the coordinators': they must not see an experiment's secret.
+	Foreign bool
+	Version string       // of the program
+	Log     *slog.Logger // nil: nothing is logged
 }
 
 // Server answers for one coordinator. It is safe for concurrent use. Close it.
@@ -36,6 +39,7 @@ type Server struct {
 	work      Work
 	check     func(yaml []byte, dir string) (Submitted, error)
 	tokenFile string
+	foreign   bool
 	version   string
 	log       *slog.Logger
 	now       func() time.Time
@@ -51,6 +55,7 @@ type Server struct {
 	began   atomic.Bool // a leader was known once
 	ended   context.Context
 	end     context.CancelFunc
+	overdue context.Context // ends closing later
 
 	gate   sync.RWMutex // held for reading by every request
 	closed bool
@@ -65,10 +70,13 @@ func New(o Options) (*Server, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		name: o.Name, node: o.Node, work: o.Work, check: o.Check, tokenFile: o.TokenFile, version: o.Version, log: o.Log, now: time.Now,
+		name: o.Name, node: o.Node, work: o.Work, check: o.Check, tokenFile: o.TokenFile, foreign: o.Foreign, version: o.Version, log: o.Log, now: time.Now,
 		mux: http.NewServeMux(), rates: newRates(time.Now), uploads: make(chan struct{}, maxUploads), streams: make(chan struct{}, maxStreams),
 	}
 	s.ended, s.end = context.WithCancel(context.Background())
+	var giveUp context.CancelFunc
+	s.overdue, giveUp = context.WithCancel(context.Background())
+	context.AfterFunc(s.ended, func() { time.AfterFunc(closing, giveUp) })
 	s.feed.node = o.Node
 	s.metrics = newMetrics(s)
 	s.routes = s.table()
@@ -79,7 +87,7 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-// Close ends the streams and waits for all requests. Those that come later are refused.
+// Close ends the streams and waits for all requests, which have ten seconds. Those that come later are refused.
 func (s *Server) Close() {
 	s.end()
 	s.gate.Lock()
@@ -87,17 +95,14 @@ func (s *Server) Close() {
 	s.closed = true
 }
 
-// forwardedBy is the header by which the consensus names the coordinator that passed a request on, atLoopback the one by which
-// this one says that the request came from its own machine. Nobody else can set them: see Handler.
-const (
-	forwardedBy = "Kelvin-Forwarded-By"
-	atLoopback  = "Kelvin-Loopback"
-)
+// atLoopback is the header by which the coordinator that passes a request on says that it came from its own machine. Nobody else
+// can set it, or consensus.ForwardedBy: see Handler.
+const atLoopback = "Kelvin-Loopback"
 
 // Handler answers clients.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Header.Del(forwardedBy)
+		r.Header.Del(consensus.ForwardedBy)
 		r.Header.Del(atLoopback)
 		s.serve(w, r)
 	})
@@ -106,8 +111,8 @@ func (s *Server) Handler() http.Handler {
 // PeerHandler answers what other coordinators pass on.
 func (s *Server) PeerHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get(forwardedBy) == "" {
-			r.Header.Set(forwardedBy, "another coordinator")
+		if r.Header.Get(consensus.ForwardedBy) == "" {
+			r.Header.Set(consensus.ForwardedBy, "another coordinator")
 		}
 		s.serve(w, r)
 	})
@@ -139,7 +144,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			level = slog.LevelInfo // who did what
 		}
 		s.log.Log(r.Context(), level, "request", "method", r.Method, "route", pattern, "path", r.URL.Path, "status", rec.code(), "bytes", rec.bytes,
-			"ms", s.now().Sub(start).Milliseconds(), "token", *who, "from", r.RemoteAddr, "by", r.Header.Get(forwardedBy))
+			"ms", s.now().Sub(start).Milliseconds(), "token", *who, "from", r.RemoteAddr, "by", r.Header.Get(consensus.ForwardedBy))
 		if p == http.ErrAbortHandler {
 			panic(p) // an answer broke off, and the client must see it
 		}
@@ -197,6 +202,7 @@ func (s *Server) answer(rt *route, w http.ResponseWriter, r *http.Request) {
 	} else {
 		ctx, cancel := context.WithTimeout(r.Context(), callTimeout)
 		defer cancel()
+		defer context.AfterFunc(s.overdue, cancel)()
 		c.r = r.WithContext(ctx)
 		pace.read(callTimeout)
 		pace.write(callTimeout + stallTimeout)

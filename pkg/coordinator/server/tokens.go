@@ -69,25 +69,25 @@ func (c *call) createToken() (any, error) {
 	if life == 0 && scope == ledger.Join {
 		life = joinLife
 	}
+	if in.Uses == ledger.Spent {
+		return nil, api.Errorf(api.Invalid, "uses: %d, want fewer", in.Uses)
+	}
 	token := ledger.Token{Name: in.Name, Scope: scope, Owner: in.Owner, Experiments: in.Experiments, Uses: in.Uses}
 	if life > 0 {
 		token.Expires = c.now().Add(life).UTC().Truncate(time.Millisecond)
 	}
-	taken := false
-	if err := c.view(func(st *ledger.State) { _, taken = st.Token(in.Name) }); err != nil {
-		return nil, err
+	out, err := c.withSecret(token, func(t ledger.Token) ledger.Command { return ledger.TokenCreate{Token: t} })
+	if errors.Is(err, ledger.ErrExists) {
+		err = &api.Error{Code: api.Conflict, Message: fmt.Sprintf("there is a token %q", in.Name), Next: "revoke it first, or take another name"}
 	}
-	if taken {
-		return nil, &api.Error{Code: api.Conflict, Message: fmt.Sprintf("there is a token %q", in.Name), Next: "revoke it first, or take another name"}
-	}
-	return c.put(token)
+	return result(out, err)
 }
 
-// put makes a token with a new secret.
-func (c *call) put(token ledger.Token) (any, error) {
+// withSecret makes a token with a new secret.
+func (c *call) withSecret(token ledger.Token, command func(ledger.Token) ledger.Command) (any, error) {
 	secret := newSecret()
 	token.Hash = sha256.Sum256([]byte(secret))
-	if _, err := c.apply(ledger.ID{}, ledger.TokenPut{Token: token}); err != nil {
+	if _, err := c.apply(ledger.ID{}, command(token)); err != nil {
 		return nil, err
 	}
 	return created{api.NewToken{Token: tokenOf(token), Secret: secret}}, nil
@@ -118,15 +118,12 @@ func (c *call) revokeToken() (any, error) {
 	return nil, err
 }
 
-// bootstrap trades the first token for one that nobody wrote to a disk.
+// bootstrap trades the first token for one that nobody wrote to a disk. The first one stands until that is used, so that an
+// answer that is lost can be asked for again.
 func (c *call) bootstrap() (any, error) {
-	var first, old ledger.Token
-	var fresh, traded bool
-	err := c.view(func(st *ledger.State) {
-		first, fresh = st.Token(firstToken)
-		old, traded = st.Token(adminToken)
-	})
-	if err != nil {
+	var first ledger.Token
+	var fresh bool
+	if err := c.view(func(st *ledger.State) { first, fresh = st.Token(firstToken) }); err != nil {
 		return nil, err
 	}
 	token, known := c.lookUp(c.bearer())
@@ -137,15 +134,25 @@ func (c *call) bootstrap() (any, error) {
 		}
 		return nil, &api.Error{Code: api.Unauthorized, Message: "bootstrap needs the token that the first leader wrote to its disk, or a connection from a coordinator's own machine"}
 	}
-	if !fresh || traded && old.Scope == ledger.Admin {
+	if !fresh {
 		return nil, &api.Error{Code: api.Conflict, Message: "the first token was traded before", Next: "a token of scope admin makes others"}
 	}
-	out, err := c.put(ledger.Token{Name: adminToken, Scope: ledger.Admin})
-	if err != nil {
-		return nil, err
+	return c.withSecret(ledger.Token{Name: adminToken, Scope: ledger.Admin}, func(t ledger.Token) ledger.Command { return ledger.TokenPut{Token: t} })
+}
+
+// traded revokes the first token once the one is used that it was traded for, on the leader.
+func (c *call) traded() {
+	if c.token.Name != adminToken || c.token.Scope != ledger.Admin || !c.node.Leads() {
+		return
 	}
-	_, err = c.apply(ledger.ID{}, ledger.TokenRevoke{Name: firstToken})
-	return result(out, err)
+	there := false
+	_, _, err := c.node.View(c.r.Context(), consensus.Stale, func(st *ledger.State) { _, there = st.Token(firstToken) })
+	if err == nil && there {
+		_, err = c.apply(ledger.ID{}, ledger.TokenRevoke{Name: firstToken})
+	}
+	if err != nil {
+		c.log.Warn("the first token still stands", "error", err) // until the next request
+	}
 }
 
 // ensureToken gives a cluster without tokens its first one, on the leader. Its secret is in the token file before the cluster

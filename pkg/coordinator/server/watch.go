@@ -34,6 +34,15 @@ func (c *call) watch() (any, error) {
 		return nil, err
 	}
 	stream := c.lines()
+	tick := func() any { return api.Change{Index: w.since, Kind: api.KindTick} }
+	for now.index < w.since { // another coordinator told the client more than this one knows yet
+		if err := stream.wait(changed, tick); err != nil {
+			return handled{}, nil
+		}
+		if now, changed, err = c.feed.look(c.r.Context()); err != nil {
+			return handled{}, nil
+		}
+	}
 	if err := stream.send(w.inventory(now)); err != nil {
 		return handled{}, nil
 	}
@@ -43,7 +52,7 @@ func (c *call) watch() (any, error) {
 				return handled{}, nil // it hung up, or is too slow
 			}
 		}
-		if err := stream.wait(changed, func() any { return api.Change{Index: w.since, Kind: api.KindTick} }); err != nil {
+		if err := stream.wait(changed, tick); err != nil {
 			return handled{}, nil
 		}
 		if now, changed, err = c.feed.look(c.r.Context()); err != nil {

@@ -1,15 +1,22 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/consensus"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
 	"github.com/kelvin-ebm/kelvin/pkg/local"
@@ -22,36 +29,118 @@ type drivers struct {
 
 	mu  sync.Mutex
 	all map[ledger.ID]*driver
-	led map[ledger.ID]*local.Led // that were asked about
+	led map[ledger.ID]known // that were asked about
+}
+
+// known is what is known of an experiment without asking anybody.
+type known struct {
+	spec []byte
+	*local.Led
 }
 
 func newDrivers(s site) *drivers {
-	return &drivers{site: s, all: map[ledger.ID]*driver{}, led: map[ledger.ID]*local.Led{}}
+	return &drivers{site: s, all: map[ledger.ID]*driver{}, led: map[ledger.ID]known{}}
 }
 
 // start begins to lead an experiment.
 func (d *drivers) start(lead context.Context, exp ledger.Experiment) Driver {
-	one := drive(lead, d.site, exp)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	tries := 0
+	if before := d.all[exp.ID]; before != nil && before.failed() {
+		tries = before.tries + 1
+	}
+	one := drive(lead, d.site, exp, tries)
 	d.all[exp.ID] = one
 	return one
+}
+
+// tidyEvery is how often it is looked for what deleted experiments left.
+const tidyEvery = time.Minute
+
+// tidy forgets deleted experiments, on the leader, until ctx ends.
+func (d *drivers) tidy(ctx context.Context) {
+	for {
+		if err := d.forget(ctx); err != nil && ctx.Err() == nil {
+			d.log.Warn("tidy up", "error", err)
+		}
+		select {
+		case <-time.After(tidyEvery):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// forget drops what is kept of experiments that the ledger does not have any more, their metrics on the disk too.
+func (d *drivers) forget(ctx context.Context) error {
+	folders, err := os.ReadDir(d.metrics) // before the look: what is new by then is not among them
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	there := map[ledger.ID]bool{}
+	_, _, err = d.node.View(ctx, consensus.Leader, func(st *ledger.State) {
+		for _, e := range st.Experiments() {
+			there[e.ID] = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	gone := func(id ledger.ID) bool {
+		if there[id] {
+			return false
+		}
+		one := d.all[id]
+		return one == nil || one.ended()
+	}
+	maps.DeleteFunc(d.led, func(id ledger.ID, _ known) bool { return gone(id) })
+	for _, f := range folders {
+		if id, err := parseID(f.Name()); err == nil && gone(id) {
+			if err := os.RemoveAll(filepath.Join(d.metrics, f.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	maps.DeleteFunc(d.all, func(id ledger.ID, _ *driver) bool { return gone(id) })
+	return nil
+}
+
+// ended says whether the driver has put everything down.
+func (d *driver) ended() bool {
+	select {
+	case <-d.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// Settle implements [Work].
+func (d *drivers) Settle(ctx context.Context) {
+	d.mu.Lock()
+	var all []*driver
+	for _, one := range d.all {
+		all = append(all, one)
+	}
+	d.mu.Unlock()
+	var wait sync.WaitGroup
+	for _, one := range all {
+		wait.Go(func() { one.cut(ctx) })
+	}
+	wait.Wait()
 }
 
 // of is the driver of an experiment, if one is at work.
 func (d *drivers) of(exp ledger.ID) *driver {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	one := d.all[exp]
-	if one == nil {
-		return nil
-	}
-	select {
-	case <-one.done:
-		return nil
-	default:
+	if one := d.all[exp]; one != nil && !one.ended() {
 		return one
 	}
+	return nil
 }
 
 // Facts implements [Work].
@@ -113,13 +202,13 @@ func (d *drivers) fleet(exp ledger.ID) (*coordinator.Fleet, error) {
 	return nil, api.Errorf(api.Conflict, "nobody works on the experiment")
 }
 
-// known is what is known of an experiment without asking anybody. It is read once.
+// known is what is known of an experiment. It is read once, until people change its ladder.
 func (d *drivers) known(exp ledger.Experiment) (*local.Led, error) {
 	d.mu.Lock()
-	led := d.led[exp.ID]
+	it, ok := d.led[exp.ID]
 	d.mu.Unlock()
-	if led != nil {
-		return led, nil
+	if ok && bytes.Equal(it.spec, exp.Spec) {
+		return it.Led, nil
 	}
 	led, err := local.Lead(exp.Spec, exp.Dir)
 	if err != nil {
@@ -127,7 +216,7 @@ func (d *drivers) known(exp ledger.Experiment) (*local.Led, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.led[exp.ID] = led
+	d.led[exp.ID] = known{exp.Spec, led}
 	return led, nil
 }
 
