@@ -40,7 +40,15 @@ func (j *Journal) Of(exp ledger.ID) *Journal { return NewJournal(j.lead, j.node,
 func (j *Journal) apply(cmd ledger.Command) (ledger.Outcome, error) {
 	for {
 		out, err := j.node.Apply(j.lead, j.exp, cmd)
-		if !errors.Is(err, consensus.ErrUncertain) || j.lead.Err() != nil {
+		switch {
+		case j.lead.Err() != nil:
+			return out, j.deposed(err)
+		case errors.Is(err, consensus.ErrTransfer): // which may come to nothing
+			select {
+			case <-time.After(pause / 10):
+			case <-j.lead.Done():
+			}
+		case !errors.Is(err, consensus.ErrUncertain):
 			return out, j.deposed(err)
 		}
 	}
@@ -212,15 +220,19 @@ func (j *Journal) commit(generation uint64, cut checkpoint.Cut) error {
 	if err != nil {
 		return err
 	}
+	var data [][]byte
 	for _, b := range parts {
-		err := j.patiently(func() (again bool, err error) { // a node may just be starting again
-			_, err = j.node.PutBlob(j.lead, b.Data)
-			return errors.Is(err, blobs.ErrNoQuorum), err
-		})
-		if err != nil {
-			return j.deposed(fmt.Errorf("coordinator: cut of step %d: %s: %w", cut.Step, b.Name, err))
-		}
+		data = append(data, b.Data)
 	}
+	release := func() {}
+	err = j.patiently(func() (again bool, err error) { // a node may just be starting again
+		release, err = j.node.PutBlobs(j.lead, data...)
+		return errors.Is(err, blobs.ErrNoQuorum), err
+	})
+	if err != nil {
+		return j.deposed(fmt.Errorf("coordinator: cut of step %d: %w", cut.Step, err))
+	}
+	defer release()
 	cmd.Generation = generation
 	out, err := j.apply(cmd)
 	switch {

@@ -83,9 +83,9 @@ func TestWatchBehindTheClient(t *testing.T) {
 		if rec.Body.Len() > 0 {
 			t.Errorf("before it knows as much: %s", rec.Body)
 		}
-		n.index = 9
-		close(n.changed)
-		n.changed = make(chan struct{})
+		before := n.changed
+		n.index, n.changed = 9, make(chan struct{})
+		close(before)
 		time.Sleep(2 * calm)
 		synctest.Wait()
 		if got := rec.Body.String(); len(got) == 0 {
