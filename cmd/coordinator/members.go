@@ -30,7 +30,7 @@ the whole state; the leader makes it a voter once it has caught up. Of 3 voters 
 			"Take a coordinator out of the cluster for good: one that is lost, or is to be stopped. To come back it joins with an empty folder.",
 			"is removed", (*api.Client).RemoveMember),
 		newMemberCommand("lead", "Hand the leadership to a coordinator",
-			"Hand the leadership to a coordinator, for the maintenance of the present leader. No training loses a step by it.",
+			"Hand the leadership to a coordinator, for the maintenance of the present leader. A cut of what is at work is taken first, so that next to nothing is made again.",
 			"is to lead", (*api.Client).Lead))
 	return cmd
 }

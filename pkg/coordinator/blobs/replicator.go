@@ -20,7 +20,8 @@ type Peer struct {
 	Name  string
 	URL   string // such as http://b:7000
 	Voter bool   // counts for quorums
-	// Client reaches it. A transport whose ExpectContinueTimeout is set spares it the blobs that it has.
+	// Client reaches it. A transport whose ExpectContinueTimeout is set, and long, spares it the blobs that it has: it verifies
+	// its copy before it says so.
 	Client *http.Client
 }
 

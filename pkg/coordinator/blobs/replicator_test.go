@@ -33,6 +33,7 @@ func (n *member) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h = n.line(h)
 	}
 	if r.Method == http.MethodPut {
+		r = r.Clone(r.Context()) // the server looks at the body of its own to see whether somebody wanted it
 		r.Body = struct {
 			io.Reader
 			io.Closer
@@ -54,7 +55,7 @@ func (c counter) Write(p []byte) (int, error) {
 // patient.
 func cluster(t testing.TB, n int, configure ...func(i int, m *member)) []*member {
 	nodes := make([]*member, n)
-	transport := &http.Transport{ExpectContinueTimeout: time.Second}
+	transport := &http.Transport{ExpectContinueTimeout: time.Minute}
 	for i := range nodes {
 		nodes[i] = &member{fs: newMemFS(), done: make(chan struct{})}
 		nodes[i].Replicator = newReplicator(ReplicatorConfig{
@@ -179,7 +180,7 @@ var (
 	}
 	flips = func(h http.Handler) http.Handler { // a bit of what is sent to it
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			body := r.Body
+			r, body := r.Clone(r.Context()), r.Body
 			r.Body = io.NopCloser(readerFunc(func(p []byte) (int, error) {
 				n, err := body.Read(p)
 				if n > 0 {
@@ -309,8 +310,8 @@ func TestAPeerThatVerifiesItsCopyIsAlive(t *testing.T) {
 	if _, err := nodes[0].put(t.Context(), data); err != nil {
 		t.Errorf("put of what the peer has: %v", err)
 	}
-	if n := nodes[1].store.Stats().Ingested; n != 1 {
-		t.Errorf("the peer has written it %d times, want once", n)
+	if n := nodes[1].puts.Load(); n != 0 {
+		t.Errorf("%d bytes sent of what the peer has", n)
 	}
 }
 

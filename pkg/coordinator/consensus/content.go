@@ -114,7 +114,7 @@ func (n *Node) peers() []blobs.Peer {
 	var out []blobs.Peer
 	for _, s := range servers {
 		if string(s.ID) != n.cfg.Name && n.peer != nil {
-			out = append(out, blobs.Peer{Name: string(s.ID), URL: "http://" + string(s.Address), Voter: s.Suffrage == raft.Voter, Client: n.peer.client})
+			out = append(out, blobs.Peer{Name: string(s.ID), URL: "http://" + string(s.Address), Voter: s.Suffrage == raft.Voter, Client: n.peer.blobs})
 		}
 	}
 	return out

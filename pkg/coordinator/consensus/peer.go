@@ -43,6 +43,7 @@ type peerPort struct {
 	raft, http *branch
 	server     *http.Server
 	client     *http.Client
+	blobs      *http.Client // of the replicator
 	mux        *http.ServeMux
 	wg         sync.WaitGroup
 
@@ -65,13 +66,17 @@ func listenPeers(c Config) (*peerPort, error) {
 	}
 	p.raft, p.http = p.branch(), p.branch()
 	p.server = &http.Server{Handler: p.mux, ReadHeaderTimeout: greeting, ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug)}
-	p.client = &http.Client{Transport: &http.Transport{
+	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 			return p.open(ctx, address, speaksHTTP)
 		},
 		MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, DisableCompression: true,
-		ExpectContinueTimeout: time.Second, // who has a blob already says so before it is sent
-	}}
+		ExpectContinueTimeout: time.Second,
+	}
+	p.client = &http.Client{Transport: transport}
+	transport = transport.Clone()
+	transport.ExpectContinueTimeout = time.Hour // who has a blob already verifies it and says so before it is sent
+	p.blobs = &http.Client{Transport: transport}
 	return p, nil
 }
 
@@ -224,6 +229,7 @@ func (p *peerPort) Close() error {
 	}
 	err = errors.Join(err, p.server.Close())
 	p.client.CloseIdleConnections()
+	p.blobs.CloseIdleConnections()
 	p.wg.Wait()
 	return err
 }
