@@ -307,11 +307,15 @@ func TestAPeerThatVerifiesItsCopyIsAlive(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := nodes[0].put(t.Context(), data); err != nil {
+	var read atomic.Int64
+	open := func() (io.ReadCloser, error) {
+		return io.NopCloser(io.TeeReader(bytes.NewReader(data), counter{&read})), nil
+	}
+	if err := nodes[0].PutQuorum(t.Context(), digestOf(data), int64(len(data)), open); err != nil {
 		t.Errorf("put of what the peer has: %v", err)
 	}
-	if n := nodes[1].puts.Load(); n != 0 {
-		t.Errorf("%d bytes sent of what the peer has", n)
+	if n := read.Load(); n != int64(len(data)) {
+		t.Errorf("%d bytes read, want the %d for this node alone", n, len(data))
 	}
 }
 

@@ -209,7 +209,7 @@ func (l *leadership) tidy(ctx context.Context, e *ledger.Experiment) error {
 			return err
 		}
 	}
-	if len(e.Holders) > 0 { // nothing of the last generation may be taken over any more
+	if len(e.Holders) > 0 && !e.Phase.Final() { // nothing of the last generation may be taken over any more
 		open := ledger.GenerationOpen{Number: e.Generation + 1, From: ledger.Start}
 		if n := len(e.Cuts); n > 0 {
 			open.From = int64(e.Cuts[n-1].Step)
