@@ -248,7 +248,7 @@ func (c *cluster) leader() *Node {
 func (c *cluster) ask(what func(leader *Node) error) (err error) {
 	c.t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); {
-		if err = what(c.leader()); !errors.Is(err, ErrUncertain) && !errors.Is(err, ErrNotLeader) {
+		if err = what(c.leader()); !errors.Is(err, ErrUncertain) && !errors.Is(err, ErrNotLeader) && !errors.Is(err, ErrTransfer) {
 			return err
 		}
 	}

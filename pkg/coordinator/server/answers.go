@@ -58,7 +58,7 @@ func fault(err error) *api.Error {
 	switch {
 	case errors.As(err, &e):
 		return e
-	case is(consensus.ErrNotLeader):
+	case is(consensus.ErrNotLeader, consensus.ErrTransfer):
 		return of(api.NoLeader, 0, "try again")
 	case is(consensus.ErrUncertain):
 		return of(api.Timeout, 0, "look whether it was done before you try again")
