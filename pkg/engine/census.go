@@ -28,7 +28,13 @@ func Count(cut *checkpoint.Cut) (c Census, err error) {
 	}
 	labels, err := checkpoint.Values[int32](chains, "labels", -1)
 	if err != nil {
-		return c, nil // chains without a ladder: nobody moves between rungs
+		// Nobody moves between rungs: every chain that is kept is its column's only walker.
+		starts, err := checkpoint.Values[uint64](chains, "column_start", -1)
+		if err != nil {
+			return c, nil
+		}
+		n := uint64(len(starts))
+		return Census{Ladders: len(starts), Rungs: 1, Labels: n, Created: n, Live: n}, nil
 	}
 	lineage, err := checkpoint.Values[uint32](chains, "lineage", len(labels))
 	if err != nil {
