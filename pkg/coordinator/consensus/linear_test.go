@@ -36,11 +36,15 @@ func history(t *testing.T, seed uint64, operations int64, view func(Consistency)
 	for i := range exps {
 		exps[i] = c.experiment(fmt.Sprint("x", i))
 	}
-	if _, _, err := c.leader().View(within(t), Linearizable, func(s *ledger.State) {
-		for _, e := range s.Experiments() {
-			start = append(start, registerOf(e))
-		}
-	}); err != nil {
+	err := c.ask(func(leader *Node) error {
+		_, _, err := leader.View(within(t), Linearizable, func(s *ledger.State) {
+			for _, e := range s.Experiments() {
+				start = append(start, registerOf(e))
+			}
+		})
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.RWMutex // of c.nodes

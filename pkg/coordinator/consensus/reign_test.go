@@ -18,10 +18,14 @@ func TestAReignBeginsWheneverRaftLeads(t *testing.T) {
 	cfg.Election = time.Second // is how long the transfer is tried
 	c.cfg["a"] = cfg
 	c.start("a")
-	c.experiment("x")
 	n := c.leader()
 	nobody := raft.ServerAddress(freeAddress(t))
 	if err := n.raft.AddNonvoter("nobody", nobody, 0, 0).Error(); err != nil {
+		t.Fatal(err)
+	}
+	c.experiment("x") // which nobody does not have: leadership has to wait for it
+	reign, err := n.Leadership(within(t))
+	if err != nil {
 		t.Fatal(err)
 	}
 	var transfer raft.Future
@@ -36,7 +40,7 @@ func TestAReignBeginsWheneverRaftLeads(t *testing.T) {
 		return errors.Is(err, ErrTransfer)
 	})
 	n.renew <- struct{}{} // as after a restore
-	eventually(t, "the end of the reign", func() bool { return !n.Leads() })
+	<-reign.Done()
 	if err := transfer.Error(); err == nil {
 		t.Fatal("leadership went to nobody")
 	}

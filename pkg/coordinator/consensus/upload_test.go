@@ -61,7 +61,7 @@ func TestWhatIsUploadedStaysUntilItIsReleased(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t)
 	cfg := c.configure("a")
-	cfg.hooks.grace = 200 * time.Millisecond
+	cfg.hooks.grace = time.Second
 	c.cfg["a"] = cfg
 	c.start("a")
 	n := c.leader()
