@@ -52,6 +52,8 @@ func history(t *testing.T, seed uint64, operations int64, view func(Consistency)
 	var wg sync.WaitGroup
 	recorded := make([][]porcupine.Operation, numClients)
 	begin := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	for i := range numClients {
 		client := &client{
 			rng: rand.New(rand.NewPCG(seed, uint64(i))), id: i, exps: exps, seen: append([]register(nil), start...), any: view != nil,
@@ -63,7 +65,7 @@ func history(t *testing.T, seed uint64, operations int64, view func(Consistency)
 			},
 		}
 		wg.Go(func() {
-			for count.Load() < operations {
+			for count.Load() < operations && ctx.Err() == nil {
 				if op, ok := client.work(begin); ok {
 					recorded[i] = append(recorded[i], op)
 					count.Add(1)
@@ -73,7 +75,7 @@ func history(t *testing.T, seed uint64, operations int64, view func(Consistency)
 	}
 	rng := rand.New(rand.NewPCG(seed, math.MaxUint64))
 	for at := int64(faultEvery); at < operations; at += faultEvery {
-		for count.Load() < at {
+		for count.Load() < at && ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
 		victim := string("abc"[rng.IntN(3)])
@@ -108,6 +110,13 @@ func history(t *testing.T, seed uint64, operations int64, view func(Consistency)
 		mu.Unlock()
 	}
 	wg.Wait()
+	if ctx.Err() != nil {
+		for name, n := range c.nodes {
+			leader, _ := n.Leader()
+			t.Logf("%s is %v, follows %q: %+v", name, n.raft.State(), leader, n.Stats())
+		}
+		t.Fatalf("KELVIN_SEED=%d: %d operations in two minutes, want %d", seed, count.Load(), operations)
+	}
 	for _, r := range recorded {
 		ops = append(ops, r...)
 	}
