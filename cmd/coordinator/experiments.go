@@ -19,9 +19,8 @@ import (
 func newSubmitCommand() *cobra.Command {
 	var cluster clusterFlags
 	var out outputFlag
-	var s api.Submit
-	var file, wait string
-	var timeout time.Duration
+	var s submission
+	var file string
 	cmd := &cobra.Command{
 		Use:   "submit FILE",
 		Short: "Give an experiment to the coordinators",
@@ -43,62 +42,86 @@ the folder of the file, or at --dir.
 	sets := addSetFlag(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&file, "file", "f", "", "the experiment's `file`, in place of the argument; - is the standard input")
-	f.StringVar(&s.Name, "name", "", "of the experiment (default: that in the file)")
-	f.StringVar(&s.Dir, "dir", "", "where relative paths start, on the replicas (default: the folder of the file)")
-	f.StringVar(&s.Owner, "owner", "", "whose quota counts (default: the token's; another needs the scope admin)")
+	s.add(cmd, "on the replicas", "check everything and submit nothing")
 	f.Uint32Var(&s.Replicas, "replicas", 0, "replicas at most (default: as many as there are shards)")
-	f.Uint32Var(&s.MinReplicas, "min-replicas", 1, "replicas to begin with")
-	f.Int32Var(&s.Priority, "priority", 0, "the higher begins first, then the older")
-	f.BoolVar(&s.DryRun, "dry-run", false, "check everything and submit nothing")
-	f.StringVar(&wait, "wait", "", "wait until it is running or completed")
-	f.Lookup("wait").NoOptDefVal = api.Completed
-	f.DurationVar(&timeout, "timeout", 0, "end the waiting after so long (default: never)")
 	cluster.add(cmd)
 	out.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := out.check(); err != nil {
 			return err
 		}
-		if wait != "" && wait != api.Running && wait != api.Completed {
-			return usageErrorf("--wait: %q, want running or completed", wait)
-		}
-		if err := checkTimeout(timeout, wait != ""); err != nil {
-			return err
-		}
 		if len(args) == 1 {
 			file = args[0]
 		}
-		cfg, err := readExperiment(file, *sets, cmd.InOrStdin())
-		if err != nil {
+		if err := s.read(cmd, file, *sets); err != nil {
 			return err
-		}
-		text, err := experiment.Marshal(cfg)
-		if err != nil {
-			return err
-		}
-		s.YAML = string(text)
-		if s.Dir == "" {
-			if s.Dir, err = filepath.Abs(cfg.Dir); err != nil {
-				return err
-			}
 		}
 		return cluster.with(cmd, func(ctx context.Context, c *api.Client) error {
-			exp, err := c.Submit(ctx, s)
+			exp, err := c.Submit(ctx, s.Submit)
 			if err != nil {
 				return err
 			}
-			if wait != "" && !s.DryRun {
-				if err := say(cmd, out, "%s submitted; waiting until it is %s …\n", exp.Name, wait); err != nil {
-					return err
-				}
-				if exp, err = waitPhase(ctx, c, exp.Name, wait, timeout); err != nil {
-					return err
-				}
-			}
-			return out.print(cmd.OutOrStdout(), exp, experimentSheet([]api.Experiment{exp}))
+			return s.follow(ctx, cmd, c, out, exp)
 		})
 	}
 	return cmd
+}
+
+// submission is what a command is told that gives an experiment to the coordinators.
+type submission struct {
+	api.Submit
+	wait    string
+	timeout time.Duration
+}
+
+// add adds the flags, but the one for replicas. where is the place that paths are of, dry says what --dry-run does.
+func (s *submission) add(cmd *cobra.Command, where, dry string) {
+	f := cmd.Flags()
+	f.StringVar(&s.Name, "name", "", "of the experiment (default: that in the file)")
+	f.StringVar(&s.Dir, "dir", "", "where relative paths start, "+where+" (default: the folder of the file)")
+	f.StringVar(&s.Owner, "owner", "", "whose quota counts (default: the token's; another needs the scope admin)")
+	f.Uint32Var(&s.MinReplicas, "min-replicas", 1, "replicas to begin with")
+	f.Int32Var(&s.Priority, "priority", 0, "the higher begins first, then the older")
+	f.BoolVar(&s.DryRun, "dry-run", false, dry)
+	f.StringVar(&s.wait, "wait", "", "wait until it is running or completed")
+	f.Lookup("wait").NoOptDefVal = api.Completed
+	f.DurationVar(&s.timeout, "timeout", 0, "end the waiting after so long (default: never)")
+}
+
+// read checks the flags and reads the experiment.
+func (s *submission) read(cmd *cobra.Command, file string, sets []string) error {
+	if s.wait != "" && s.wait != api.Running && s.wait != api.Completed {
+		return usageErrorf("--wait: %q, want running or completed", s.wait)
+	}
+	if err := checkTimeout(s.timeout, s.wait != ""); err != nil {
+		return err
+	}
+	cfg, err := readExperiment(file, sets, cmd.InOrStdin())
+	if err != nil {
+		return err
+	}
+	text, err := experiment.Marshal(cfg)
+	if err != nil {
+		return err
+	}
+	s.YAML = string(text)
+	if s.Dir == "" {
+		s.Dir, err = filepath.Abs(cfg.Dir)
+	}
+	return err
+}
+
+// follow waits for what was submitted, if that is wanted, and shows it.
+func (s *submission) follow(ctx context.Context, cmd *cobra.Command, c *api.Client, out outputFlag, exp api.Experiment) (err error) {
+	if s.wait != "" && !s.DryRun {
+		if err := say(cmd, out, "%s submitted; waiting until it is %s …\n", exp.Name, s.wait); err != nil {
+			return err
+		}
+		if exp, err = waitPhase(ctx, c, exp.Name, s.wait, s.timeout); err != nil {
+			return err
+		}
+	}
+	return out.print(cmd.OutOrStdout(), exp, experimentSheet([]api.Experiment{exp}))
 }
 
 // readExperiment reads an experiment from a file or, for -, from r.

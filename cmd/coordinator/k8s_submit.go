@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"path/filepath"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
-	"github.com/kelvin-ebm/kelvin/pkg/experiment"
 	"github.com/kelvin-ebm/kelvin/pkg/kube"
 )
 
@@ -18,9 +15,7 @@ func newKubernetesSubmitCommand() *cobra.Command {
 	var k kubeFlags
 	var f jobFlags
 	var out outputFlag
-	var s api.Submit
-	var wait string
-	var timeout time.Duration
+	var s submission
 	cmd := &cobra.Command{
 		Use:   "submit FILE",
 		Short: "Give an experiment to the coordinators, and start its Job",
@@ -31,16 +26,7 @@ Kubernetes would refuse stops it before anything is there. The Job ends with the
 		Args: exactlyOneFile,
 	}
 	sets := addSetFlag(cmd)
-	flags := cmd.Flags()
-	flags.StringVar(&s.Name, "name", "", "of the experiment (default: that in the file)")
-	flags.StringVar(&s.Dir, "dir", "", "where relative paths start, in the pods (default: the folder of the file)")
-	flags.StringVar(&s.Owner, "owner", "", "whose quota counts (default: the token's; another needs the scope admin)")
-	flags.Uint32Var(&s.MinReplicas, "min-replicas", 1, "replicas to begin with")
-	flags.Int32Var(&s.Priority, "priority", 0, "the higher begins first, then the older")
-	flags.BoolVar(&s.DryRun, "dry-run", false, "check everything and start nothing")
-	flags.StringVar(&wait, "wait", "", "wait until it is running or completed")
-	flags.Lookup("wait").NoOptDefVal = api.Completed
-	flags.DurationVar(&timeout, "timeout", 0, "end the waiting after so long (default: never)")
+	s.add(cmd, "in the pods", "check everything and start nothing")
 	k.add(cmd)
 	f.add(cmd)
 	cluster.add(cmd)
@@ -49,44 +35,19 @@ Kubernetes would refuse stops it before anything is there. The Job ends with the
 		if err := out.check(); err != nil {
 			return err
 		}
-		if wait != "" && wait != api.Running && wait != api.Completed {
-			return usageErrorf("--wait: %q, want running or completed", wait)
-		}
-		if err := checkTimeout(timeout, wait != ""); err != nil {
+		if err := s.read(cmd, args[0], *sets); err != nil {
 			return err
-		}
-		cfg, err := readExperiment(args[0], *sets, cmd.InOrStdin())
-		if err != nil {
-			return err
-		}
-		text, err := experiment.Marshal(cfg)
-		if err != nil {
-			return err
-		}
-		s.YAML = string(text)
-		if s.Dir == "" {
-			if s.Dir, err = filepath.Abs(cfg.Dir); err != nil {
-				return err
-			}
 		}
 		client, err := kube.Open(k.Access)
 		if err != nil {
 			return err
 		}
 		return cluster.with(cmd, func(ctx context.Context, c *api.Client) error {
-			exp, err := startBoth(ctx, c, client, s, &f)
+			exp, err := startBoth(ctx, c, client, s.Submit, &f)
 			if err != nil {
 				return err
 			}
-			if wait != "" && !s.DryRun {
-				if err := say(cmd, out, "%s submitted; waiting until it is %s …\n", exp.Name, wait); err != nil {
-					return err
-				}
-				if exp, err = waitPhase(ctx, c, exp.Name, wait, timeout); err != nil {
-					return err
-				}
-			}
-			return out.print(cmd.OutOrStdout(), exp, experimentSheet([]api.Experiment{exp}))
+			return s.follow(ctx, cmd, c, out, exp)
 		})
 	}
 	return cmd

@@ -153,6 +153,11 @@ func (j *Journal) read(c ledger.Cut) (*checkpoint.Cut, error) {
 		}
 		return data, err
 	}
+	return ReadCut(c, blob)
+}
+
+// ReadCut puts a cut of the ledger together from its blobs, and verifies all of it.
+func ReadCut(c ledger.Cut, blob func(ledger.Digest) ([]byte, error)) (*checkpoint.Cut, error) {
 	manifest, err := blob(c.Manifest)
 	if err != nil {
 		return nil, err

@@ -56,16 +56,33 @@ func ReadBuffer(cut *checkpoint.Cut) (*Buffer, error) {
 // BufferOf is the buffer that the books of a cut's groups describe.
 func BufferOf(groups []*engine.Books) *Buffer { return &Buffer{groups} }
 
-// Fill is the part of the columns that scans have worked on.
-func Fill(groups []*engine.Books) float64 {
+// Fill is the part of a cut's columns that scans have worked on; 0 for a training that keeps none from step to step. It reads no
+// states: whoever leads asks it of every cut.
+func Fill(cut *checkpoint.Cut) float64 {
 	used, all := 0, 0
-	for _, g := range groups {
-		all += g.Pool
-		for c := range g.Pool {
-			if g.Live == nil || g.Live.Scans[c] > 0 {
+	for g := range coordinator.NumGroups(cut) {
+		group, err := coordinator.GroupCut(cut, g)
+		if err != nil {
+			return 0
+		}
+		starts, err := checkpoint.Values[uint64](group.Files["chains"], "column_start", -1)
+		if err != nil {
+			return 0
+		}
+		all += len(starts)
+		scans, err := checkpoint.Values[uint64](group.Files["chains"], "scans", len(starts))
+		if err != nil { // a single rung counts none: all columns are live
+			used += len(starts)
+			continue
+		}
+		for _, n := range scans {
+			if n > 0 {
 				used++
 			}
 		}
+	}
+	if all == 0 {
+		return 0
 	}
 	return float64(used) / float64(all)
 }

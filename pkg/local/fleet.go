@@ -196,9 +196,8 @@ func (p *Parts) openFleet(ctx context.Context, b *backend.Backend, opts Options,
 
 // looks are the intervals, in steps, at which the training loop looks at more than reports.
 func (p *Parts) looks() []int {
-	t := p.Config.Train
-	out := []int{t.LogEvery, p.Config.Evaluate.Every}
-	if t.Frames > 0 {
+	out := recordEvery(p.Config)
+	if p.Config.Train.Frames > 0 {
 		out = append(out, p.frameEvery())
 	}
 	return out

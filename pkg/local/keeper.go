@@ -55,7 +55,7 @@ func (p *Parts) openKeeper(ctx context.Context, f folder, cut *checkpoint.Cut) (
 		switch {
 		case err == nil:
 			if newer, fits := k.fits(ctx, f.cuts(), cut); fits {
-				return k, newer, k.vacate(ctx)
+				return k, newer, k.vacate()
 			}
 		case !errors.Is(err, consensus.ErrCorrupt):
 			return nil, nil, errors.Join(err, k.close())
@@ -168,7 +168,7 @@ func (k *keeper) begin(ctx context.Context, p *Parts, cut *checkpoint.Cut) error
 	if err := k.journal.Commit(k.generation, *cut)(); err != nil {
 		return err
 	}
-	return k.vacate(ctx)
+	return k.vacate()
 }
 
 // ends says whether the ledger's last cut is this one.
@@ -195,21 +195,12 @@ func (k *keeper) last(ctx context.Context) (last ledger.Cut, err error) {
 }
 
 // vacate ends all leases: those who had them ended with the process that trained before.
-func (k *keeper) vacate(ctx context.Context) error {
-	var leases []ledger.Replica
-	if _, _, err := k.node.View(ctx, consensus.Leader, func(s *ledger.State) {
-		if exp, ok := s.ByID(k.exp); ok {
-			leases = exp.Replicas
-		}
-	}); err != nil {
-		return err
-	}
+func (k *keeper) vacate() error {
+	leases, err := k.journal.Leases()
 	for _, l := range leases {
-		if err := k.journal.End(l.Name, l.Token, false); err != nil {
-			return err
-		}
+		err = errors.Join(err, k.journal.End(l.Replica, l.Token, false))
 	}
-	return nil
+	return err
 }
 
 // work begins a generation of the training in this process, from the cut of a step or, for −1, from the start.

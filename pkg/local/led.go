@@ -53,7 +53,7 @@ func Lead(yaml []byte, dir string) (*Led, error) {
 		cfg, steps = p.Config, p.Steps
 	}
 	l := &Led{Config: cfg, Layout: layoutOf(cfg), Averaging: cfg.Averaging, Steps: steps, Chains: cfg.Loss.Chains(),
-		Looks: []int{cfg.Train.LogEvery, cfg.Evaluate.Every}, CutEvery: cfg.Train.CutInterval()}
+		Looks: recordEvery(cfg), CutEvery: cfg.Train.CutInterval()}
 	if l.YAML, err = experiment.Marshal(cfg); err != nil {
 		return nil, fmt.Errorf("experiment: %w", err)
 	}
@@ -63,8 +63,14 @@ func Lead(yaml []byte, dir string) (*Led, error) {
 	return l, nil
 }
 
-// Records says whether the step is one that a record is made of. In [Train] they are the same: the numbers of a run hang on
-// them, by the statistics that the ladder adapts to.
-func (l *Led) Records(step int) bool {
-	return step == l.Steps || slices.ContainsFunc(l.Looks, func(every int) bool { return every > 0 && step%every == 0 })
+// Records says whether the step is one that a record is made of.
+func (l *Led) Records(step int) bool { return records(l.Looks, step, l.Steps) }
+
+// recordEvery are the intervals of the steps that records are made of. The numbers of a run hang on them, by the statistics that
+// the ladder adapts to: whoever leads a training keeps to the same.
+func recordEvery(cfg *experiment.Config) []int { return []int{cfg.Train.LogEvery, cfg.Evaluate.Every} }
+
+// records says whether a step is at one of the intervals, or the last.
+func records(every []int, step, last int) bool {
+	return step == last || slices.ContainsFunc(every, func(n int) bool { return n > 0 && step%n == 0 })
 }

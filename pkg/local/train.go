@@ -382,7 +382,7 @@ func (r *run) loop(ctx context.Context) error {
 				r.show.Log(fmt.Sprintf("step %d: no likelihood of the test rows: %v", report.Step, err))
 			}
 		}
-		if report.Step%cfg.LogEvery == 0 || last || look {
+		if records(recordEvery(r.parts.Config), report.Step, r.parts.Steps) {
 			rec := recorder.Record(report, chains, r.seconds())
 			rec.Values = append(rec.Values, monitored...)
 			if err := r.metrics.Write(rec); err != nil {

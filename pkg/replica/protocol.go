@@ -175,11 +175,7 @@ type Meeting struct {
 func Meet(token string) Meeting {
 	sum := sha256.Sum256([]byte("kelvin experiment " + token))
 	id := binary.LittleEndian.Uint64(sum[:])
-	name, err := transport.ParseToken(fmt.Sprintf("%016x", id))
-	if err != nil {
-		panic(err) // hex
-	}
-	return Meeting{id, transport.Subjects{Experiment: name}}
+	return Meeting{id, transport.SubjectsOf(id)}
 }
 
 // Platform is all that the bits of a run hang on beside the experiment: the program and the backend.

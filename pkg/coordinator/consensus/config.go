@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator/blobs"
 )
 
 // Config says who a node is and how it finds the others.
@@ -106,7 +108,7 @@ func (c Config) withDefaults() Config {
 		c.hooks.disk = func(string) (float64, error) { return 0, nil }
 	}
 	if c.hooks.disk == nil {
-		c.hooks.disk = diskUse
+		c.hooks.disk = blobs.DiskUse
 	}
 	if c.hooks.dial == nil {
 		c.hooks.dial = dialTCP

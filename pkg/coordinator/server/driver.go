@@ -389,10 +389,7 @@ func (d *driver) paused(took time.Duration) {
 
 // committed is told how long a cut took to be durable.
 func (d *driver) committed(cut checkpoint.Cut, took time.Duration) {
-	fill := 0.0
-	if books, err := local.CutBooks(&cut); err == nil {
-		fill = local.Fill(books)
-	}
+	fill := local.Fill(&cut)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.facts.BufferFill = fill

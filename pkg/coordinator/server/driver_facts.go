@@ -60,12 +60,7 @@ func (d *driver) note(fleet *coordinator.Fleet, report *engine.Report, start tim
 
 // failed says whether the driver ended for a reason that may pass, and without a step.
 func (d *driver) failed() bool {
-	select {
-	case <-d.done:
-		return d.again && d.Facts().Steps.Count == 0
-	default:
-		return false
-	}
+	return d.ended() && d.again && d.Facts().Steps.Count == 0
 }
 
 // Facts are what the driver knows since it began.

@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -248,7 +247,7 @@ func (d *drivers) Ladder(ctx context.Context, exp ledger.Experiment) (api.Ladder
 			return ladderOf(v), nil
 		}
 	}
-	books, err := d.books(ctx, exp)
+	_, books, err := d.books(ctx, exp)
 	if err != nil {
 		return api.Ladder{}, err
 	}
@@ -295,38 +294,30 @@ func ladderOf(v view) api.Ladder {
 
 // Buffer implements [Work].
 func (d *drivers) Buffer(ctx context.Context, exp ledger.Experiment) (api.Buffer, error) {
-	books, err := d.books(ctx, exp)
+	cut, books, err := d.books(ctx, exp)
 	if err != nil {
 		return api.Buffer{}, err
 	}
 	s := local.BufferOf(books).Stats()
 	return api.Buffer{Meta: api.Kind("Buffer"), Step: uint64(s.Step), Groups: uint32(s.Groups), Columns: uint64(s.Columns), Live: uint64(s.Live),
-		Rungs: uint32(len(s.Rungs)), Dim: uint64(s.Dim), AgeMin: s.AgeMin, AgeMean: s.AgeMean, AgeMax: s.AgeMax, Bytes: s.Bytes, Fill: local.Fill(books)}, nil
+		Rungs: uint32(len(s.Rungs)), Dim: uint64(s.Dim), AgeMin: s.AgeMin, AgeMean: s.AgeMean, AgeMax: s.AgeMax, Bytes: s.Bytes, Fill: local.Fill(cut)}, nil
 }
 
-// books are what the last cut says of the chains, by group.
-func (d *drivers) books(ctx context.Context, exp ledger.Experiment) (out []*engine.Books, err error) {
-	cut, err := d.lastCut(ctx, exp)
-	if err != nil {
-		return nil, err
+// books are the last cut and what it says of the chains, by group.
+func (d *drivers) books(ctx context.Context, exp ledger.Experiment) (cut *checkpoint.Cut, out []*engine.Books, err error) {
+	if cut, err = d.lastCut(ctx, exp); err != nil {
+		return nil, nil, err
 	}
 	out, err = local.CutBooks(cut)
 	if errors.Is(err, engine.ErrNoChains) {
 		err = api.Errorf(api.NotFound, "experiment %s keeps no chains from step to step", exp.Name)
 	}
-	return out, err
+	return cut, out, err
 }
 
 func (d *drivers) lastCut(ctx context.Context, exp ledger.Experiment) (*checkpoint.Cut, error) {
 	if len(exp.Cuts) == 0 {
 		return nil, api.Errorf(api.NotFound, "experiment %s has no cut yet", exp.Name)
 	}
-	c := exp.Cuts[len(exp.Cuts)-1]
-	manifest, err := d.node.Blob(ctx, c.Manifest)
-	if err != nil {
-		return nil, err
-	}
-	return checkpoint.FromBlobs(manifest, func(_ string, sum [sha256.Size]byte) ([]byte, error) {
-		return d.node.Blob(ctx, ledger.Digest(sum))
-	})
+	return coordinator.ReadCut(exp.Cuts[len(exp.Cuts)-1], func(digest ledger.Digest) ([]byte, error) { return d.node.Blob(ctx, digest) })
 }
