@@ -1,6 +1,7 @@
 package blobs
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -9,8 +10,10 @@ import (
 
 // FS is what a store needs of a file system. Its methods are safe for concurrent use.
 type FS interface {
-	Mkdir(dir string) error            // with its parents; one that is there is fine
-	Create(path string) (File, error)  // a new file to write, read-only for others; fs.ErrExist if there is one
+	Mkdir(dir string) error // with its parents; one that is there is fine
+	// Create makes a new file to write, read-only for others; fs.ErrExist if there is one. What goes into an uncached one
+	// leaves the system's memory as it is, where the file system can do that.
+	Create(path string, uncached bool) (File, error)
 	Open(path string) (File, error)    // to read
 	List(dir string) ([]string, error) // the names in a folder
 	Size(path string) (int64, error)
@@ -38,8 +41,15 @@ type disk struct{}
 
 func (disk) Mkdir(dir string) error { return os.MkdirAll(dir, 0o755) }
 
-func (disk) Create(path string) (File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o444)
+func (disk) Create(path string, uncached bool) (File, error) {
+	const flags = os.O_RDWR | os.O_CREATE | os.O_EXCL
+	if uncached {
+		f, err := createUncached(path, flags, 0o444)
+		if !errors.Is(err, errors.ErrUnsupported) {
+			return f, err
+		}
+	}
+	f, err := os.OpenFile(path, flags, 0o444)
 	if err != nil {
 		return nil, err
 	}

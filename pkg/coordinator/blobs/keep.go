@@ -164,7 +164,7 @@ func (s *Store) scrubState() (last time.Time, next ledger.Digest) {
 func (s *Store) saveScrub(last time.Time, next ledger.Digest) {
 	path := filepath.Join(s.dir, scrubFile)
 	_ = s.fs.Remove(path + tempSuffix)
-	f, err := s.fs.Create(path + tempSuffix)
+	f, err := s.fs.Create(path+tempSuffix, false)
 	if err == nil {
 		_, err = fmt.Fprintf(f, "%d %s\n", last.Unix(), next)
 		err = errors.Join(err, f.Close())

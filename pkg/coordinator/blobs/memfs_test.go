@@ -133,7 +133,7 @@ func (m *memFS) Mkdir(dir string) error {
 	}
 }
 
-func (m *memFS) Create(path string) (File, error) {
+func (m *memFS) Create(path string, _ bool) (File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.call("create", path); err != nil {

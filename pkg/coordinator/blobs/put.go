@@ -20,6 +20,7 @@ const (
 	sliceSize  = 1 << 20
 	syncEvery  = 8 << 20
 	maxWriters = 2
+	uncached   = 4 << 20 // of that size on a blob leaves the page cache as it is
 )
 
 var slices1M = sync.Pool{New: func() any { return new([sliceSize]byte) }}
@@ -97,7 +98,7 @@ type ingest struct {
 	sum      hash.Hash
 	n        int64 // bytes written
 	unsynced int64
-	err      error // of the disk
+	err      error // of the disk, which ends it: sum may be ahead of what is written
 }
 
 // begin makes the temporary file of a blob.
@@ -121,7 +122,7 @@ func (s *Store) begin(digest ledger.Digest, size int64) (*ingest, error) {
 		err = fmt.Errorf("%w: %d of %d bytes free for %d more, want %g %% left", ErrFull, free, total, pending, 100*s.reserve)
 	}
 	if err == nil {
-		in.file, err = s.fs.Create(path)
+		in.file, err = s.fs.Create(path, size >= uncached)
 	}
 	if err != nil {
 		in.close()
@@ -211,7 +212,13 @@ func (in *ingest) write(ctx context.Context, slice []byte) error {
 		}
 		in.unsynced = 0
 	}
+	hashed := make(chan struct{})
+	go func() {
+		in.sum.Write(slice)
+		close(hashed)
+	}()
 	n, err := in.file.Write(slice)
+	<-hashed
 	if err == nil && n < len(slice) {
 		err = io.ErrShortWrite
 	}
@@ -219,7 +226,6 @@ func (in *ingest) write(ctx context.Context, slice []byte) error {
 		in.err = diskError(err)
 		return in.err
 	}
-	in.sum.Write(slice) // not before: a fetch that was stopped goes on with these bytes
 	in.n += int64(n)
 	in.unsynced += int64(n)
 	in.s.mu.Lock()

@@ -203,7 +203,7 @@ func (s *Store) copy(ctx context.Context, digest ledger.Digest, path string) (er
 		return err
 	}
 	defer b.Close()
-	f, err := s.fs.Create(path)
+	f, err := s.fs.Create(path, false)
 	if err != nil {
 		return diskError(err)
 	}

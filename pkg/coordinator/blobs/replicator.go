@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"sync"
 	"time"
 
@@ -35,7 +33,8 @@ type ReplicatorConfig struct {
 // How patient a replicator is.
 const (
 	stallTime    = 15 * time.Second // without a byte or an answer; then a peer counts as gone
-	straggleTime = 30 * time.Second // that a peer has left once the quorum is complete; after it, it fetches
+	straggleTime = 30 * time.Second // that a peer has left, and as long as the quorum took, once that is complete; after it, it fetches
+	hedgeTime    = time.Second / 4  // that the peers of a quorum may lag behind before the others are asked too
 	retryMin     = time.Second      // between attempts to fetch what is missing
 	retryMax     = 30 * time.Second
 	scrubEvery   = 24 * time.Hour
@@ -50,6 +49,7 @@ type Replicator struct {
 	log      *slog.Logger
 	stall    time.Duration
 	straggle time.Duration
+	hedge    time.Duration
 	retry    time.Duration
 	fetches  chan struct{} // taken by a running fetch
 
@@ -60,6 +60,7 @@ type Replicator struct {
 	closed  bool
 	running sync.WaitGroup
 	flights map[ledger.Digest]*flight
+	speeds  map[string]float64 // bytes per second of the last large blob that a peer took, 0 if it did not; by name
 }
 
 // NewReplicator starts a replicator.
@@ -76,9 +77,11 @@ func newReplicator(c ReplicatorConfig) *Replicator {
 		log:      c.Log,
 		stall:    stallTime,
 		straggle: straggleTime,
+		hedge:    hedgeTime,
 		retry:    retryMin,
 		fetches:  make(chan struct{}, maxFetches),
 		flights:  map[ledger.Digest]*flight{},
+		speeds:   map[string]float64{},
 	}
 	if r.peers == nil {
 		r.peers = func() []Peer { return nil }
@@ -113,153 +116,6 @@ func (r *Replicator) spawn(f func()) error {
 	}
 	r.running.Go(f)
 	return nil
-}
-
-// PutQuorum stores a blob here and at the voters among the peers, all at once, and returns nil once a majority of them,
-// this node included, has it durable. The others go on for a while; those that do not get it fetch it when they need it.
-// open is called for every node, at the same time perhaps, also after PutQuorum returned. Errors: those of Store.Put for
-// this node, ErrNoQuorum, ErrClosed, and that of ctx; then the blob may be on some nodes, where GC takes care of it.
-func (r *Replicator) PutQuorum(ctx context.Context, digest ledger.Digest, size int64, open func() (io.ReadCloser, error)) error {
-	err := r.putQuorum(ctx, digest, size, open, func(ctx context.Context) error {
-		body, err := open()
-		if err != nil {
-			return err
-		}
-		defer body.Close()
-		return r.store.put(ctx, digest, size, body, nil)
-	})
-	if err != nil {
-		return fmt.Errorf("blobs: put %s: %w", digest, err)
-	}
-	return nil
-}
-
-// Spread brings a blob of this store to a quorum, as PutQuorum does.
-func (r *Replicator) Spread(ctx context.Context, digest ledger.Digest) error {
-	b, err := r.store.open(digest)
-	if err == nil {
-		err = b.Close()
-	}
-	if err == nil {
-		open := func() (io.ReadCloser, error) {
-			c, _, err := r.store.Open(digest)
-			return c, err
-		}
-		err = r.putQuorum(ctx, digest, b.size, open, func(ctx context.Context) error {
-			whole, err := r.store.whole(ctx, digest, b.size, nil)
-			if err == nil && !whole {
-				err = ErrCorrupt
-			}
-			return err
-		})
-	}
-	if err != nil {
-		return fmt.Errorf("blobs: spread %s: %w", digest, err)
-	}
-	return nil
-}
-
-// putQuorum runs here, and sends what open gives to the voters.
-func (r *Replicator) putQuorum(ctx context.Context, digest ledger.Digest, size int64, open func() (io.ReadCloser, error), here func(context.Context) error) error {
-	var voters []Peer
-	for _, p := range r.peers() {
-		if p.Voter {
-			voters = append(voters, p)
-		}
-	}
-	// What runs may outlive this call, and ends with the replicator.
-	running, cancel := context.WithCancelCause(r.ctx)
-	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
-	defer unlink()
-	var sends sync.WaitGroup
-	done := make(chan error, len(voters))
-	local := make(chan error, 1)
-	for _, p := range voters {
-		sends.Add(1)
-		err := r.spawn(func() {
-			defer sends.Done()
-			if err := r.send(running, p, digest, size, open); err != nil {
-				done <- fmt.Errorf("%s: %w", p.Name, err)
-				return
-			}
-			done <- nil
-		})
-		if err != nil {
-			cancel(err)
-			return err
-		}
-	}
-	if err := r.spawn(func() { local <- here(running) }); err != nil {
-		cancel(err)
-		return err
-	}
-	need := (len(voters) + 1) / 2 // of the peers: a majority of all, without this node
-	if err := r.await(running, need, len(voters), local, done); err != nil {
-		cancel(err)
-		return err
-	}
-	unlink()
-	late := time.AfterFunc(r.straggle, func() { cancel(context.DeadlineExceeded) })
-	if err := r.spawn(func() { sends.Wait(); late.Stop(); cancel(nil) }); err != nil {
-		cancel(err) // closing: the blob is durable nevertheless
-	}
-	return nil
-}
-
-// await waits for this node and for need of the peers.
-func (r *Replicator) await(ctx context.Context, need, peers int, local, done <-chan error) error {
-	have, here := 0, false
-	var failed []error
-	for !here || have < need {
-		select {
-		case err := <-local:
-			if err != nil {
-				return err
-			}
-			here = true
-		case err := <-done:
-			if err != nil {
-				failed = append(failed, err)
-			} else {
-				have++
-			}
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if peers-len(failed) < need {
-			return fmt.Errorf("%w: %w", ErrNoQuorum, errors.Join(failed...))
-		}
-	}
-	return nil
-}
-
-// send puts a blob on a peer.
-func (r *Replicator) send(ctx context.Context, p Peer, digest ledger.Digest, size int64, open func() (io.ReadCloser, error)) error {
-	ctx, alive := r.watch(ctx)
-	defer alive.end()
-	body := func() (io.ReadCloser, error) {
-		b, err := open()
-		if err != nil {
-			return nil, err
-		}
-		return alive.reader(b), nil
-	}
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: func(int, textproto.MIMEHeader) error {
-		alive.sign()
-		return nil
-	}})
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, p.URL+prefix+digest.String(), http.NoBody)
-	if err != nil {
-		return err
-	}
-	if size > 0 { // else the client would send it as of unknown length
-		if req.Body, err = body(); err != nil {
-			return err
-		}
-		req.GetBody, req.ContentLength = body, size // a connection that went stale costs a second attempt
-		req.Header.Set("Expect", "100-continue")
-	}
-	return p.do(req, http.StatusNoContent, func(*http.Response) error { return nil })
 }
 
 // do sends a request and hands the answer on if its status is the one that is wanted.
