@@ -103,11 +103,12 @@ func exportRun(ctx context.Context, c *api.Client, name string, step int, dir st
 	if err != nil {
 		return nil, err
 	}
-	replicas, err := c.Replicas(ctx, name)
+	source := clusterSource{c, name}
+	cut, err := source.load(ctx, step)
 	if err != nil {
 		return nil, err
 	}
-	cut, err := clusterSource{c, name}.load(ctx, step)
+	platform, err := source.platform(ctx, cut.Step)
 	if err != nil {
 		return nil, err
 	}
@@ -116,10 +117,9 @@ func exportRun(ctx context.Context, c *api.Client, name string, step int, dir st
 	if exp.Phase == api.Completed && uint64(cut.Step) == exp.Steps {
 		info.Finished = exp.Changed
 	}
-	for _, r := range replicas.Items { // all have the same platform, or they would not be let in
-		if _, fingerprint, ok := strings.Cut(r.Platform, " on "); ok {
-			info.Fingerprint = fingerprint
-		}
+	if made, fingerprint, ok := strings.Cut(platform, " on "); ok {
+		info.Version, info.Fingerprint = made, fingerprint
+		info.Backend, _, _ = strings.Cut(fingerprint, ", ")
 	}
 	lines, seconds, err := metricsUpTo(ctx, c, name, cut.Step)
 	if err != nil {

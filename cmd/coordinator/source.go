@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
+	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
 	"github.com/kelvin-ebm/kelvin/pkg/experiment"
@@ -214,6 +214,25 @@ func (s clusterSource) load(ctx context.Context, step int) (*checkpoint.Cut, err
 	})
 }
 
+// platform is what the cut of a step was made on; "" where nobody has said.
+func (s clusterSource) platform(ctx context.Context, step int) (string, error) {
+	cut, err := s.find(ctx, step)
+	part, there := platformOf(cut)
+	if err != nil || !there {
+		return "", err
+	}
+	text, err := s.blob(ctx, part.Digest)
+	return string(text), err
+}
+
+func platformOf(cut api.Cut) (part api.Part, there bool) {
+	i := slices.IndexFunc(cut.Parts, func(p api.Part) bool { return p.Name == coordinator.PlatformPart })
+	if i < 0 {
+		return part, false
+	}
+	return cut.Parts[i], true
+}
+
 // find is what the coordinators say of a cut, without reading it.
 func (s clusterSource) find(ctx context.Context, step int) (api.Cut, error) {
 	cuts, err := s.list(ctx)
@@ -272,18 +291,22 @@ func (s clusterSource) upload(ctx context.Context, cut *checkpoint.Cut) (put api
 		return put, err
 	}
 	put.Conservation = conservation(conserved)
+	contents := map[string][]byte{}
 	for _, b := range blobs {
 		digest := hex.EncodeToString(b.SHA256[:])
-		if err := s.client.PutBlob(ctx, digest, int64(len(b.Data)), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Data)), nil }); err != nil {
-			return put, err
-		}
+		contents[digest] = b.Data
 		if b.Name == checkpoint.Manifest {
 			put.Manifest = digest
 		} else {
 			put.Parts = append(put.Parts, api.Part{Name: b.Name, Digest: digest, Bytes: uint64(len(b.Data))})
 		}
 	}
-	return put, nil
+	if old, err := s.find(ctx, cut.Step); err == nil { // in whose place it comes
+		if part, there := platformOf(old); there {
+			put.Parts = append(put.Parts, part)
+		}
+	}
+	return put, s.client.PutBlobs(ctx, contents)
 }
 
 func conservation(c ledger.Conservation) api.Conservation {

@@ -25,9 +25,17 @@ type Book interface {
 	// Open begins a generation, from the cut of a step or, where there is none, from the start (from −1), and returns its
 	// number, above all before. A *GoneError says that leases of holders are over.
 	Open(holders []string, from int) (generation uint64, err error)
-	// Commit begins to take a cut over. What it returns waits until the cut outlives any minority of the coordinators, and may
-	// be called again. A cut that breaks the conservation laws is ErrInconsistent.
-	Commit(generation uint64, cut checkpoint.Cut) (settle func() error)
+	// Commit begins to take a cut over.
+	Commit(generation uint64, cut checkpoint.Cut) Commitment
+}
+
+// Commitment is a cut on its way into a [Book].
+type Commitment interface {
+	// Wait waits until the cut outlives any minority of the coordinators, and may be called again. A cut that breaks the
+	// conservation laws is ErrInconsistent.
+	Wait() error
+	// Done says whether Wait returns at once.
+	Done() bool
 }
 
 // Past is what a [Book] holds.
@@ -107,4 +115,10 @@ func (m *memory) Open(holders []string, _ int) (uint64, error) {
 }
 
 // Commit implements [Book].
-func (m *memory) Commit(uint64, checkpoint.Cut) func() error { return func() error { return nil } }
+func (m *memory) Commit(uint64, checkpoint.Cut) Commitment { return kept{} }
+
+// kept is a cut that the caller keeps.
+type kept struct{}
+
+func (kept) Wait() error { return nil }
+func (kept) Done() bool  { return true }

@@ -45,6 +45,9 @@ type Config struct {
 	Replicas   int    // to wait for before the start
 	Steps      int    // in all
 	Every      []int  // the caller wants to look at the replicas after every multiple of these steps
+	// CutEvery is how much work a loss may cost: cuts are taken so that the last acknowledged one is never older when a step is
+	// granted. 0: the caller alone takes cuts.
+	CutEvery time.Duration
 
 	Notice func(string) // is told what people should know: losses, new generations; nil: nobody
 	Log    *slog.Logger // nil: nothing is logged

@@ -50,23 +50,25 @@ type Fleet struct {
 	pace  time.Duration            // a step
 	idle  int                      // generations in a row that ended, without a loss, before they came to a step
 
-	begun  bool
-	weight []float32       // given to StartAt; nil: the seed draws them
-	last   *checkpoint.Cut // all go back to it; nil before the first
-	taken  *checkpoint.Cut // will be the last as soon as settle says so; nil where none is on its way
-	settle func() error
-	marks  []int // steps after which ResetPairs was called since
-	outer  *averaging.Outer
-	redone int
-	lost   int
-	rounds int
-	spent  time.Duration // in rounds
+	begun   bool
+	weight  []float32       // given to StartAt; nil: the seed draws them
+	last    *checkpoint.Cut // all go back to it; nil before the first
+	taken   *checkpoint.Cut // will be the last as soon as it is settled; nil where none is on its way
+	settles Commitment
+	marks   []int // steps after which ResetPairs was called since
+	cadence cadence
+	dear    bool // people know that cuts take much of the time
+	outer   *averaging.Outer
+	redone  int
+	lost    int
+	rounds  int
+	spent   time.Duration // in rounds
 }
 
 var _ engine.Learner = (*Fleet)(nil)
 
 func newFleet(cfg Config, book Book, crew crew, now func() time.Time) *Fleet {
-	return &Fleet{cfg: cfg, book: book, crew: crew, now: now, over: func() error { return nil }, moved: map[string]replica.Moved{}}
+	return &Fleet{cfg: cfg, book: book, crew: crew, now: now, cadence: cadence{every: cfg.CutEvery}, over: func() error { return nil }, moved: map[string]replica.Moved{}}
 }
 
 const (
@@ -174,6 +176,9 @@ func (f *Fleet) advance() error {
 			return err
 		}
 	}
+	if err := f.secure(); err != nil {
+		return err
+	}
 	marks := f.marks
 	if f.at < f.given {
 		marks = append(slices.Clip(marks), f.given)
@@ -218,7 +223,7 @@ func (f *Fleet) most() int {
 		return 1
 	}
 	report := f.cfg.Layout.Groups * (300 + 20*f.cfg.Layout.Rungs) // bytes of a step, at most
-	return max(1, min(int(stretch/f.pace), mostSteps, mostBytes/report))
+	return max(1, min(int(min(stretch, f.cadence.room(f.now()))/f.pace), mostSteps, mostBytes/report))
 }
 
 // catchUp brings the replicas to the step of the last report.
@@ -290,105 +295,6 @@ func (f *Fleet) note(groups []replica.GroupAnswer) {
 			f.facts = *g.Facts
 		}
 	}
-}
-
-// Cut implements [engine.Learner].
-func (f *Fleet) Cut() (checkpoint.Cut, error) {
-	err := f.enduring(func() error {
-		if err := f.catchUp(); err != nil {
-			return err
-		}
-		if f.last == nil || f.last.Step != f.at || len(f.marks) > 0 {
-			if err := f.takeCut(); err != nil {
-				return err
-			}
-		}
-		if err := f.settled(); err != nil {
-			return err
-		}
-		if f.at < f.cfg.Steps && f.crew.lopsided(f.holders) { // somebody joined: from here on he takes his share
-			return f.open()
-		}
-		return nil
-	})
-	if err != nil {
-		return checkpoint.Cut{}, err
-	}
-	return *f.last, nil
-}
-
-// BeginCut takes a cut, which becomes the last one while the training goes on. An error of that is told by what is done next.
-func (f *Fleet) BeginCut() error {
-	return f.enduring(func() error {
-		if err := f.catchUp(); err != nil {
-			return err
-		}
-		if f.crew.lopsided(f.holders) { // somebody wants his share
-			_, err := f.Cut()
-			return err
-		}
-		return f.takeCut()
-	})
-}
-
-// settled waits for a cut that is on its way.
-func (f *Fleet) settled() error {
-	if f.taken == nil {
-		return nil
-	}
-	if err := f.settle(); err != nil {
-		return err
-	}
-	f.last, f.taken, f.settle = f.taken, nil, nil
-	return nil
-}
-
-// takeCut gathers the cut of all groups, and begins to write it down.
-func (f *Fleet) takeCut() error {
-	if err := f.settled(); err != nil {
-		return err
-	}
-	if f.last != nil && f.last.Step == f.at && len(f.marks) == 0 { // it would be the same
-		return nil
-	}
-	answers, err := f.all(replica.Command{Op: replica.Cut})
-	if err != nil {
-		return err
-	}
-	groups := make([]*checkpoint.Cut, f.cfg.Layout.Groups)
-	for _, a := range answers {
-		data, err := f.fetch(a.Group)
-		if err != nil {
-			return err
-		}
-		if groups[a.Group], err = replica.DecodeCut(data); err != nil {
-			return fmt.Errorf("coordinator: %w", err)
-		}
-	}
-	if replica.Rounds(f.cfg.Averaging) && f.outer == nil {
-		theta, err := f.askLead(replica.Command{Op: replica.Theta})
-		if err != nil {
-			return err
-		}
-		start, err := replica.Numbers[float32](theta)
-		if err != nil {
-			return fmt.Errorf("coordinator: %w", err)
-		}
-		if f.outer, err = averaging.NewOuter(f.cfg.Averaging, start); err != nil {
-			return err
-		}
-	}
-	var outer *averaging.State
-	if f.outer != nil {
-		s := f.outer.Snapshot()
-		outer = &s
-	}
-	cut, err := merged(groups, outer)
-	if err != nil {
-		return err
-	}
-	f.taken, f.settle, f.marks = &cut, f.book.Commit(f.generation, cut), nil
-	return nil
 }
 
 // average makes an averaging round.

@@ -51,6 +51,8 @@ type scenario struct {
 	Averaging averaging.Config
 	LR        float64
 	Target    string // a law that stands still, see targets; "": a network learns
+
+	GradientOn string
 }
 
 func (s scenario) offer() replica.Offer {
@@ -90,7 +92,7 @@ func build(text []byte, _ string) (replica.Experiment, error) {
 			Optimizer: engine.OptimizerConfig{Kind: "adam", LR: schedules.Constant(s.LR), Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, ClipNorm: 1}},
 		Tempering: tempering.Config{Rungs: s.Layout.Rungs, Chains: s.Layout.Chains, Exchange: s.Exchange, AdaptEvery: 4}.WithDefaults(),
 		Buffer:    buffer.Config{Size: s.Layout.Chains, Init: "reference"},
-		Layout:    s.Layout, Data: rows,
+		Layout:    s.Layout, Data: rows, GradientOn: s.GradientOn,
 		Positives: func(step int, into []float32) {
 			for i := range into {
 				into[i] = float32(rows[(step*len(into)+i)%len(rows)])
@@ -220,20 +222,20 @@ var one = averaging.Config{}.WithDefaults()
 func TestAnyNumberOfReplicasGivesTheSameNumbers(t *testing.T) {
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
 		for _, tc := range []struct {
-			placement, exchange string
-			split               int
-			replicas            []int
+			placement, exchange, gradientOn string
+			split                           int
+			replicas                        []int
 		}{
-			{"ladder", "state", 1, []int{1, 2}}, // one shard: a second replica stands by
-			{"ladder", "state", 4, []int{1, 2, 3}},
-			{"rung", "state", 1, []int{2, 3}},
-			{"rung", "label", 2, []int{4, 7}},
+			{"ladder", "state", "cold", 1, []int{1, 2}}, // one shard: a second replica stands by
+			{"ladder", "state", "all", 4, []int{1, 2, 3}},
+			{"rung", "state", "cold", 1, []int{2, 3}},
+			{"rung", "label", "all", 2, []int{4, 7}},
 		} {
 			if b.Kind() != backend.Go && (tc.placement != "rung" || tc.split > 1) {
 				continue // XLA compiles for long, and one layout shows that its bits arrive
 			}
 			t.Run(fmt.Sprintf("%s, %s, split %d", tc.placement, tc.exchange, tc.split), func(t *testing.T) {
-				s := scenario{Kind: b.Kind(), Exchange: tc.exchange, Averaging: one, LR: 0.02,
+				s := scenario{Kind: b.Kind(), Exchange: tc.exchange, Averaging: one, LR: 0.02, GradientOn: tc.gradientOn,
 					Layout: engine.Layout{Placement: tc.placement, Split: tc.split, Rungs: 3, Chains: 8, Groups: 1}}
 				want := alone(t, b, s)
 				for _, n := range tc.replicas {

@@ -126,6 +126,7 @@ func (f *Fleet) open() error {
 	if err := f.tell(replica.Command{Op: replica.Restore}, cuts); err != nil {
 		return err
 	}
+	f.cadence.restart(f.now())
 	if again {
 		f.cfg.Notice(fmt.Sprintf("generation %d goes on from step %d on %d of %d replicas", f.generation, f.at, len(f.crew.enlisted()), len(ids)))
 	}

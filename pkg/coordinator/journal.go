@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
@@ -205,18 +206,37 @@ func (j *Journal) Open(holders []string, from int) (uint64, error) {
 }
 
 // Commit implements [Book].
-func (j *Journal) Commit(generation uint64, cut checkpoint.Cut) func() error {
-	done, err := make(chan struct{}), error(nil)
+func (j *Journal) Commit(generation uint64, cut checkpoint.Cut) Commitment {
+	c := &journaled{done: make(chan struct{})}
 	go func() {
-		defer close(done)
+		defer close(c.done)
 		start := time.Now()
-		if err = j.commit(generation, cut); err == nil && j.cost != nil {
+		if c.err = j.commit(generation, cut); c.err == nil && j.cost != nil {
 			j.cost(cut, time.Since(start))
 		}
 	}()
-	return func() error {
-		<-done
-		return err
+	return c
+}
+
+// journaled is a cut on its way; err is that of its end.
+type journaled struct {
+	done chan struct{}
+	err  error
+}
+
+// Wait implements [Commitment].
+func (c *journaled) Wait() error {
+	<-c.done
+	return c.err
+}
+
+// Done implements [Commitment].
+func (c *journaled) Done() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -225,9 +245,18 @@ func (j *Journal) commit(generation uint64, cut checkpoint.Cut) error {
 	if err != nil {
 		return err
 	}
+	exp, err := j.experiment()
+	if err != nil {
+		return err
+	}
 	var data [][]byte
 	for _, b := range parts {
 		data = append(data, b.Data)
+	}
+	if text := platform(exp.Replicas); text != "" {
+		cmd.Parts = append(cmd.Parts, ledger.Part{Name: PlatformPart, Digest: sha256.Sum256([]byte(text)), Bytes: uint64(len(text))})
+		slices.SortFunc(cmd.Parts, func(a, b ledger.Part) int { return strings.Compare(a.Name, b.Name) })
+		data = append(data, []byte(text))
 	}
 	release := func() {}
 	err = j.patiently(func() (again bool, err error) { // a node may just be starting again
@@ -249,6 +278,20 @@ func (j *Journal) commit(generation uint64, cut checkpoint.Cut) error {
 		return fmt.Errorf("coordinator: cut of step %d: %w", cut.Step, out.Err)
 	}
 	return nil
+}
+
+// PlatformPart is the part of a cut in the ledger that says on what platform it was made, see replica.Platform. It is no part of
+// the cut itself, whose contents hang on nothing but the experiment.
+const PlatformPart = "platform"
+
+// platform is the one that all replicas have; "" where none says.
+func platform(replicas []ledger.Replica) string {
+	for _, r := range replicas {
+		if r.Platform != "" {
+			return r.Platform
+		}
+	}
+	return ""
 }
 
 // Entry is the ledger's command for a cut, and the blobs that it names, the manifest last. The walkers are counted from the

@@ -1,6 +1,7 @@
 package coordinator_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -152,7 +153,7 @@ func TestJournalRefusesLostLabels(t *testing.T) {
 	cut := checkpoint.Cut{Step: 4, Meta: []byte(`{"rungs": 3}`), Files: map[string][]checkpoint.Tensor{"chains": {
 		{Name: "labels", Shape: []int{3}, Data: []int32{0, 1, 1}}, {Name: "lineage", Shape: []int{3}, Data: []uint32{0, 0, 0}},
 	}}}
-	if err := j.Commit(generation, cut)(); !errors.Is(err, coordinator.ErrInconsistent) {
+	if err := j.Commit(generation, cut).Wait(); !errors.Is(err, coordinator.ErrInconsistent) {
 		t.Errorf("error %v, want one about the conservation laws", err)
 	}
 	var exp ledger.Experiment
@@ -161,5 +162,60 @@ func TestJournalRefusesLostLabels(t *testing.T) {
 	}
 	if exp.Phase != ledger.Inconsistent || exp.Refused == nil || len(exp.Cuts) != 0 {
 		t.Errorf("phase %v, refused %v, %d cuts, want the refused cut as evidence and no other", exp.Phase, exp.Refused, len(exp.Cuts))
+	}
+}
+
+// Replicas that lived through more generations than an older state knows, which is put back, work for it all the same.
+func TestReplicasGoOnAfterARestore(t *testing.T) {
+	b := testutil.Backend(t, backend.Go)
+	s := byRung(backend.Go)
+	want := alone(t, b, s)
+	n, id := node(t, s)
+	c := newCrew(t, b)
+	living, over := context.WithCancel(context.Background())
+	t.Cleanup(over)
+	for i := range 2 {
+		c.add(living, fmt.Sprint(i))
+	}
+	var backup bytes.Buffer
+	for i, to := range []int{3, 5, 6} { // each leads a generation
+		f, end := successor(t, s, c, n, id, fmt.Sprint("leader", i))
+		if err := f.Resume(); err != nil {
+			t.Fatal(err)
+		}
+		train(t, f, to)
+		if _, err := f.Cut(); err != nil {
+			t.Fatal(err)
+		}
+		end()
+		f.Leave()
+		if i > 0 {
+			continue
+		}
+		if err := n.Backup(t.Context(), &backup); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var cluster ledger.ID
+	if _, _, err := n.View(t.Context(), consensus.Stale, func(s *ledger.State) { cluster, _, _ = s.Cluster() }); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.RestoreFrom(t.Context(), &backup, cluster.String()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Leadership(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f, _ := successor(t, s, c, n, id, "behind")
+	defer f.Close()
+	if err := f.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if f.Step() != 3 || f.Lost() > 0 {
+		t.Errorf("goes on from step %d, %d replicas were lost, want the backup's 3 and none", f.Step(), f.Lost())
+	}
+	train(t, f, steps)
+	if got := digest(t, f); got != want {
+		t.Errorf("digest %.12s, want %.12s", got, want)
 	}
 }

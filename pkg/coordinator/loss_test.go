@@ -66,6 +66,7 @@ func byRung(kind string) scenario {
 // go back to the last cut, and the training ends with the same digest. A process that comes later takes its share.
 func TestKilledProcessChangesNoBit(t *testing.T) {
 	s := byRung(backend.Go)
+	s.GradientOn = "all"
 	want := alone(t, testutil.Backend(t, backend.Go), s)
 	server := listening(t)
 	newProcess(t, server.URL(), "0")

@@ -94,27 +94,37 @@ func (h *hand) Open(holders []string, from int) (uint64, error) {
 	return h.generation, nil
 }
 
-func (h *hand) Commit(generation uint64, cut checkpoint.Cut) func() error {
-	if h.closed {
-		return func() error { return ErrDeposed }
-	}
+func (h *hand) Commit(generation uint64, cut checkpoint.Cut) Commitment {
 	p := &pending{generation, cut}
-	h.pending = p
-	return func() error {
-		for range h.net.course.rand.IntN(4) { // things happen meanwhile
-			if !h.closed && !h.net.course.calm && h.pending == p {
-				h.net.turn()
-			}
-		}
-		if h.closed {
-			return ErrDeposed
-		}
-		if generation != h.generation {
-			panic(violation(fmt.Sprintf("a cut of generation %d in generation %d", generation, h.generation)))
-		}
-		if h.pending == p {
-			h.commit()
-		}
-		return nil
+	if !h.closed {
+		h.pending = p
 	}
+	return commitment{h, p}
 }
+
+// commitment is a pending cut, as the coordinator that brought it knows it.
+type commitment struct {
+	hand *hand
+	cut  *pending
+}
+
+func (c commitment) Wait() error {
+	h := c.hand
+	for range h.net.course.rand.IntN(4) { // things happen meanwhile
+		if !h.closed && !h.net.course.calm && h.pending == c.cut {
+			h.net.turn()
+		}
+	}
+	if h.closed {
+		return ErrDeposed
+	}
+	if c.cut.generation != h.generation {
+		panic(violation(fmt.Sprintf("a cut of generation %d in generation %d", c.cut.generation, h.generation)))
+	}
+	if h.pending == c.cut {
+		h.commit()
+	}
+	return nil
+}
+
+func (c commitment) Done() bool { return c.hand.pending != c.cut || c.hand.net.chance(1, 2) }

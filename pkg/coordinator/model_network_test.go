@@ -368,8 +368,7 @@ func (n *network) pull(id string, key transport.Key) ([]byte, error) {
 
 // give and release implement crew.
 func (n *network) give(key transport.Key, data []byte) error {
-	_, err := n.giver.Put(key, data)
-	return err
+	return n.giver.Put(key, data)
 }
 
 func (n *network) release() { n.giver.Release(func(transport.Key) bool { return true }) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
@@ -43,6 +44,7 @@ type paths struct {
 	holders    []string
 	over       bool
 	local      map[engine.Key][]byte
+	brought    map[transport.Key]blob // by others, unasked
 }
 
 // order is a command under way, or done.
@@ -163,7 +165,7 @@ func (p *process) command(generation uint64, cmd replica.Command, reply func(any
 				p.giver.Release(func(k transport.Key) bool { return k.Generation == old })
 			}
 		}
-		p.mesh = &paths{generation: generation, holders: cmd.Holders, local: map[engine.Key][]byte{}}
+		p.mesh = &paths{generation: generation, holders: cmd.Holders, local: map[engine.Key][]byte{}, brought: map[transport.Key]blob{}}
 		p.gate.Enter(generation)
 	}
 	p.last = &order{cmd: cmd, mesh: p.mesh, waiting: []func(any, error){reply}}
@@ -304,7 +306,7 @@ func (p *process) put(key transport.Key, mesh *paths, data []byte) {
 	if p.net.course.faults.noGeneration {
 		p.giver.Release(func(k transport.Key) bool { return k == key })
 	}
-	if _, err := p.giver.Put(key, data); err != nil {
+	if err := p.giver.Put(key, data); err != nil {
 		panic(violation(err.Error()))
 	}
 	p.made[key] = mesh.generation
@@ -351,6 +353,33 @@ func (p *process) postBlob(m *paths, key engine.Key, data []byte) {
 	}
 	m.local[key] = data
 	p.put(m.wire(key), m, data)
+	if key.Kind == engine.StatesBlob {
+		return
+	}
+	others := slices.Compact(slices.Sorted(slices.Values(m.holders)))
+	if key.Kind == engine.RowsBlob {
+		others = m.holders[key.To : key.To+1]
+	}
+	for _, id := range others {
+		if id != p.id {
+			p.net.post(p.id, id, func() { p.net.processes[id].bring(m.wire(key), blob{data, m.generation}) })
+		}
+	}
+}
+
+// bring takes a blob that another process brings.
+func (p *process) bring(key transport.Key, b blob) {
+	if p == nil || p.dead || p.mesh == nil {
+		return
+	}
+	if err := p.gate.Check(transport.Header{Type: transport.TypePut, Generation: key.Generation}); err != nil && !p.net.course.faults.noGeneration {
+		return
+	}
+	key = p.name(key)
+	if _, came := p.mesh.brought[key]; !came {
+		p.mesh.brought[key] = b
+		p.poke()
+	}
 }
 
 func (p *process) pullBlob(t *task, m *paths, key engine.Key) ([]byte, error) {
@@ -377,7 +406,14 @@ func (p *process) fetch(t *task, m *paths, holder string, key transport.Key) ([]
 		}
 		other.give(key, reply)
 	})
-	alive := t.until(func() bool { return m.over || a.done })
+	came := false
+	alive := t.until(func() bool {
+		_, came = m.brought[p.name(key)]
+		return m.over || a.done || came
+	})
+	if alive && !m.over && came { // whatever comes first
+		a.done, a.answer, a.err = true, m.brought[p.name(key)], nil
+	}
 	switch {
 	case !alive, m.over:
 		a.done = true

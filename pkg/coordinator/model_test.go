@@ -8,10 +8,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/averaging"
 	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/replica"
 )
 
 // The model runs the protocol on random courses of events: messages get lost, come twice and in any order, processes die,
@@ -135,7 +137,7 @@ func (c *course) attempt() (digest string, again bool, err error) {
 	c.training = true
 	cfg := Config{
 		Layout: c.trial.layout, Averaging: c.trial.averaging, Replicas: replicas,
-		Steps: trialSteps, Every: []int{trialEvery}, Notice: func(string) {},
+		Steps: trialSteps, Every: []int{trialEvery}, Notice: func(string) {}, CutEvery: time.Duration(c.rand.IntN(4)) * replica.Heartbeat / 2,
 	}
 	for leads := true; leads; {
 		digest, leads, err = c.lead(newFleet(cfg, c.net.hand, c.net, c.net.now))

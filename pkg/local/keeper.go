@@ -165,7 +165,7 @@ func (k *keeper) begin(ctx context.Context, p *Parts, cut *checkpoint.Cut) error
 	if err := k.work(-1); err != nil {
 		return err
 	}
-	if err := k.journal.Commit(k.generation, *cut)(); err != nil {
+	if err := k.journal.Commit(k.generation, *cut).Wait(); err != nil {
 		return err
 	}
 	return k.vacate()

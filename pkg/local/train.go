@@ -435,7 +435,7 @@ func (r *run) cut() error {
 		return r.withLastCut(err)
 	}
 	if _, led := r.trainer.(*fleet); !led { // a fleet writes its cuts down itself
-		if err := r.keeper.journal.Commit(r.keeper.generation, cut)(); err != nil {
+		if err := r.keeper.journal.Commit(r.keeper.generation, cut).Wait(); err != nil {
 			return r.keeper.why(err)
 		}
 	}

@@ -99,7 +99,7 @@ func (c *Cluster) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	join, err := c.client.CreateToken(ctx, api.CreateToken{Name: "replicas", Scope: api.ScopeJoin})
+	join, err := c.joinToken(ctx)
 	if err != nil {
 		return err
 	}
@@ -226,6 +226,23 @@ func (c *Cluster) firstToken(ctx context.Context) (string, error) {
 		case <-ctx.Done():
 			return "", fmt.Errorf("chaos: no leader has written the first token: %w", ctx.Err())
 		case <-tick.C:
+		}
+	}
+}
+
+// joinToken is the token of the replicas, as soon as the coordinators know the first one: its file is there a moment before.
+func (c *Cluster) joinToken(ctx context.Context) (api.NewToken, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for {
+		join, err := c.client.CreateToken(ctx, api.CreateToken{Name: "replicas", Scope: api.ScopeJoin})
+		if refused, is := errors.AsType[*api.Error](err); !is || refused.Code != api.Unauthorized {
+			return join, err
+		}
+		select {
+		case <-ctx.Done():
+			return join, err
+		case <-time.After(look):
 		}
 	}
 }

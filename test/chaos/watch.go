@@ -13,8 +13,12 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator/api"
 )
 
-// look is how often each coordinator is asked.
-const look = 60 * time.Millisecond
+const (
+	// look is how often each coordinator is asked.
+	look = 60 * time.Millisecond
+	// blur is how wrong the time between two steps can be: they are told in bundles, and seen by looks that a busy machine delays.
+	blur = time.Second
+)
 
 // watch sees how an experiment fares, through the eyes of every coordinator, and notes what must never be. Close it.
 type watch struct {
@@ -42,8 +46,9 @@ type known struct {
 
 // progress is that a step was made.
 type progress struct {
-	at   time.Time
-	step uint64
+	at         time.Time
+	step       uint64
+	generation uint64
 }
 
 // setback is that steps were lost and are made again.
@@ -136,28 +141,37 @@ func (w *watch) saw(before known, exp api.Experiment, asked time.Time) {
 	k.exp, k.asked = exp, asked
 	now := time.Now()
 	if exp.StepsRedone > was.StepsRedone { // told with the next new step
-		w.setBack(now, was.Step, was.Step-min(was.Step, exp.StepsRedone-was.StepsRedone))
+		w.setBack(now, was.Step, was.Step-min(was.Step, exp.StepsRedone-was.StepsRedone), exp)
 	}
 	if exp.Step < was.Step { // with a new leader, who knows what is in the last cut
-		w.setBack(now, was.Step, exp.Step)
+		w.setBack(now, was.Step, exp.Step, exp)
 	}
 	if exp.Step > was.Step {
-		w.steps = append(w.steps, progress{now, exp.Step})
+		w.steps = append(w.steps, progress{now, exp.Step, exp.Generation})
 	}
 	close(w.news)
 	w.news = make(chan struct{})
 }
 
-// setBack notes that the training went back from a step; w.mu is held.
-func (w *watch) setBack(now time.Time, from, to uint64) {
+// setBack notes that the training, as it is now, went back from a step. Each generation may cost one interval between cuts.
+// w.mu is held.
+func (w *watch) setBack(now time.Time, from, to uint64, exp api.Experiment) {
 	b := setback{at: now, steps: from - to}
-	for _, p := range slices.Backward(w.steps) {
-		if p.step <= to {
+	generations := uint64(1)
+	for i, p := range slices.Backward(w.steps) {
+		if p.step <= to || i+1 < len(w.steps) && p.step > w.steps[i+1].step { // made before; lost once before
 			break
 		}
-		b.took = w.steps[len(w.steps)-1].at.Sub(p.at)
+		last := w.steps[len(w.steps)-1]
+		b.took = last.at.Sub(p.at)
+		if i == len(w.steps)-1 && exp.Generation > p.generation {
+			generations = exp.Generation - p.generation
+		}
 	}
 	w.back = append(w.back, b)
+	if most := time.Duration(exp.CutEverySeconds * float64(generations) * float64(time.Second)); most > 0 && b.took > most+blur {
+		w.wrong("%d steps are made again that took %v, want at most %v: one interval for each of %d generations", b.steps, b.took, most, generations)
+	}
 }
 
 // acknowledged notes cuts that a coordinator says there are: from then on, they or newer ones must be there.

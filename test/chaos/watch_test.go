@@ -112,7 +112,7 @@ func TestStandstillIsTheLongestGapOfTheTime(t *testing.T) {
 	start := time.Now()
 	at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 	for _, second := range []int{0, 1, 2, 7, 8, 20} {
-		w.steps = append(w.steps, progress{at(second), uint64(second)})
+		w.steps = append(w.steps, progress{at: at(second), step: uint64(second)})
 	}
 	w.back = []setback{{at(2), 5, time.Second}, {at(7), 4, 2 * time.Second}, {at(8), 1, 3 * time.Second}}
 	for _, tc := range []struct {
@@ -135,10 +135,26 @@ func TestASetbackCostsWhatItsStepsTook(t *testing.T) {
 	w := newSight()
 	start := time.Now()
 	for i, step := range []uint64{10, 20, 30, 40, 50} {
-		w.steps = append(w.steps, progress{start.Add(time.Duration(i) * time.Second), step})
+		w.steps = append(w.steps, progress{start.Add(time.Duration(i) * time.Second), step, 3})
 	}
-	w.setBack(start.Add(9*time.Second), 50, 25)
+	w.setBack(start.Add(9*time.Second), 50, 25, api.Experiment{Generation: 4, CutEverySeconds: 1})
 	if want := (setback{start.Add(9 * time.Second), 25, 2 * time.Second}); w.back[0] != want {
 		t.Errorf("%+v, want %+v", w.back[0], want)
+	}
+	if err := w.faults(); err != nil {
+		t.Errorf("%v, want two seconds to be as near to one as they can be told", err)
+	}
+	w.setBack(start.Add(9*time.Second), 50, 5, api.Experiment{Generation: 6, CutEverySeconds: 1})
+	if err := w.faults(); err != nil {
+		t.Errorf("%v, want three generations to cost three seconds and more", err)
+	}
+	w.setBack(start.Add(9*time.Second), 50, 5, api.Experiment{Generation: 4, CutEverySeconds: 1})
+	if err := w.faults(); err == nil {
+		t.Error("four seconds are made again, and nothing is wrong with an interval of one")
+	}
+	w.steps = append(w.steps, progress{start.Add(11 * time.Second), 20, 4}, progress{start.Add(12 * time.Second), 30, 4})
+	w.setBack(start.Add(14*time.Second), 30, 5, api.Experiment{Generation: 5, CutEverySeconds: 1})
+	if want := (setback{start.Add(14 * time.Second), 25, time.Second}); w.back[3] != want {
+		t.Errorf("%+v, want %+v: what was lost before is no part of it", w.back[3], want)
 	}
 }

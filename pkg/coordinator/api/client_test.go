@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -433,4 +434,34 @@ func ExampleError() {
 		fmt.Println(refused, "- exit", refused.Code.Exit())
 	}
 	// Output: no experiment "moons" - exit 3
+}
+
+// Blobs of an upload that takes longer than they are kept are all there at its end.
+func TestLongUploadsAreRenewed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		digests := []string{"a", "b", "c", "d", "e"}
+		last, times := map[string]time.Time{}, map[string]int{}
+		err := renewed(digests, func(digest string) error {
+			if times[digest]++; times[digest] == 1 { // the next time it need not be sent
+				time.Sleep(3 * time.Minute)
+			}
+			if age := time.Since(last[digest]); times[digest] > 1 && age > kept {
+				t.Errorf("blob %s is put again after %v, when it may be gone", digest, age)
+			}
+			last[digest] = time.Now()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, digest := range digests {
+			if age := time.Since(last[digest]); age > kept/2 {
+				t.Errorf("blob %s is %v old, want at most %v", digest, age, kept/2)
+			}
+		}
+		failure := errors.New("no")
+		if err := renewed(digests, func(string) error { return failure }); !errors.Is(err, failure) {
+			t.Errorf("error %v, want that of the upload", err)
+		}
+	})
 }

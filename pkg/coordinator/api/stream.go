@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -72,7 +74,7 @@ func object[T any](c Change) (out T, err error) {
 	return out, err
 }
 
-// Metrics yields the records of an experiment behind a step, -1 for all, that the leader has: those since it leads. With follow
+// Metrics yields the records of an experiment behind a step, -1 for all, that the leader has: those of its times as one. With follow
 // it waits for more until the experiment is in a final phase; a lost connection is made again, and no record comes twice.
 func (c *Client) Metrics(ctx context.Context, name string, from int64, follow bool) iter.Seq2[Metric, error] {
 	return func(yield func(Metric, error) bool) {
@@ -168,6 +170,41 @@ func (c *Client) PutBlob(ctx context.Context, digest string, size int64, open fu
 	_, err := call[struct{}](ctx, c, request{method: http.MethodPut, path: path("blobs", digest), body: open, size: size, twice: true,
 		header: http.Header{"Content-Type": {"application/octet-stream"}, "Expect": {"100-continue"}}}, nil)
 	return err
+}
+
+// kept is how long coordinators keep a blob that nothing names.
+const kept = 10 * time.Minute
+
+// PutBlobs uploads blobs, by their digests, as PutBlob does. When it returns nil all of them are kept for five minutes more at
+// least: those that came long before the last are made new.
+func (c *Client) PutBlobs(ctx context.Context, blobs map[string][]byte) error {
+	return renewed(slices.Sorted(maps.Keys(blobs)), func(digest string) error {
+		data := blobs[digest]
+		return c.PutBlob(ctx, digest, int64(len(data)), func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+	})
+}
+
+// renewed puts all, and each again as soon as it is old.
+func renewed(digests []string, put func(digest string) error) error {
+	begun := map[string]time.Time{}
+	old := func(digest string) bool {
+		at, there := begun[digest]
+		return there && time.Since(at) > kept/2
+	}
+	missing := func(digest string) bool { return begun[digest].IsZero() }
+	for {
+		i := slices.IndexFunc(digests, old)
+		if i < 0 {
+			i = slices.IndexFunc(digests, missing)
+		}
+		if i < 0 {
+			return nil
+		}
+		begun[digests[i]] = time.Now()
+		if err := put(digests[i]); err != nil {
+			return err
+		}
+	}
 }
 
 // Blob writes a blob to w. A lost connection is made again where it broke off. The bytes are checked against the digest; an

@@ -58,8 +58,9 @@ func plain(command ledger.Command) bool {
 }
 
 // Apply commits a command about an experiment, or about the cluster if exp is zero, and returns what it came to once it is
-// applied here. The error says whether there is an outcome: a [*NotLeaderError] or [ErrTransfer] if nothing was changed,
-// [ErrUncertain] if that is open; Outcome.Err is the ledger's own answer.
+// applied here. The error says whether there is an outcome: a [*NotLeaderError], [ErrTransfer] or, for a command that not all
+// coordinators know yet, ErrUnsupported of the ledger if nothing was changed, [ErrUncertain] if that is open; Outcome.Err is the
+// ledger's own answer.
 func (n *Node) Apply(ctx context.Context, exp ledger.ID, command ledger.Command) (ledger.Outcome, error) {
 	fail := func(err error) (ledger.Outcome, error) {
 		return ledger.Outcome{}, fmt.Errorf("apply %T: %w", command, err)
@@ -70,6 +71,11 @@ func (n *Node) Apply(ctx context.Context, exp ledger.ID, command ledger.Command)
 	}
 	if plain(command) && len(data) > maxPlain {
 		return fail(fmt.Errorf("%w: %d bytes, want at most %d", ledger.ErrInvalid, len(data), maxPlain))
+	}
+	var level uint32
+	n.fsm.view(func(s *ledger.State) { level = s.Feature() })
+	if need := ledger.Level(command); need > level {
+		return fail(fmt.Errorf("%w: it needs feature level %d, and not all coordinators have more than %d: upgrade them", ledger.ErrUnsupported, need, level))
 	}
 	if err := ctx.Err(); err != nil {
 		return fail(context.Cause(ctx))

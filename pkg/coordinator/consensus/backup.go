@@ -121,6 +121,7 @@ func (n *Node) restoreFrom(ctx context.Context, r io.Reader, force string) error
 	if err != nil {
 		return err
 	}
+	state.Overtake(n.overtaking())
 	data := state.Snapshot()
 	// What is committed from here on is lost with the old state: whoever leads experiments stops first.
 	reign.end(errReignOver)
@@ -133,6 +134,18 @@ func (n *Node) restoreFrom(ctx context.Context, r io.Reader, force string) error
 		return fmt.Errorf("%w: %w", ErrUncertain, err)
 	}
 	return nil
+}
+
+// overtaking is a number of a generation that no replica can have seen. The clock is for those that were led by a cluster that
+// is lost: generations are slower than its milliseconds.
+func (n *Node) overtaking() uint64 {
+	above := uint64(time.Now().UnixMilli())
+	n.fsm.view(func(s *ledger.State) {
+		for _, e := range s.Experiments() {
+			above = max(above, e.Generation)
+		}
+	})
+	return above
 }
 
 // readBackup stores the blobs of a backup on a quorum and returns its state.

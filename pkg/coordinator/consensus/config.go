@@ -75,6 +75,7 @@ type hooks struct {
 	dial         dialFunc                          // nil: TCP
 	vfs          types.VFS                         // of the log; nil: the disk
 	disk         func(dir string) (float64, error) // how full its disk is, 0 to 1; nil: asks the system
+	feature      func() uint32                     // what it says that it supports; nil: Feature
 	readView     func(c Consistency) Consistency   // changes what View does
 	collectEvery time.Duration                     // of collecting blobs; 0: default
 	grace        time.Duration                     // of young blobs; 0: default
@@ -109,6 +110,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.hooks.disk == nil {
 		c.hooks.disk = blobs.DiskUse
+	}
+	if c.hooks.feature == nil {
+		c.hooks.feature = func() uint32 { return Feature }
 	}
 	if c.hooks.dial == nil {
 		c.hooks.dial = dialTCP

@@ -240,7 +240,7 @@ func (n *Node) tell(ctx context.Context, servers []raft.Server, statuses []*stat
 		outcome, err := n.Apply(ctx, ledger.ID{}, c)
 		errs = append(errs, err, outcome.Err)
 	}
-	common := uint32(Feature)
+	common := n.cfg.hooks.feature()
 	for i, s := range servers {
 		st := statuses[i]
 		if st == nil {

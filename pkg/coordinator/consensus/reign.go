@@ -130,7 +130,25 @@ func (n *Node) assume() error {
 			return err
 		}
 	}
+	n.rise()
 	return n.moveIn(n.ctx)
+}
+
+// rise brings the feature level up where all voters answer and are ready for it, so that a new cluster has it from the start.
+// Otherwise care does, later.
+func (n *Node) rise() {
+	var level uint32
+	n.fsm.view(func(s *ledger.State) { level = s.Feature() })
+	if level >= n.cfg.hooks.feature() {
+		return
+	}
+	servers, err := n.servers()
+	if err == nil {
+		err = n.tell(n.ctx, servers, n.statuses(n.ctx, servers))
+	}
+	if err != nil {
+		n.log.Info("the feature level stays for now", "level", level, "error", err)
+	}
 }
 
 // moveIn tells the others where this node is, if it was started with another peer port, or its first.

@@ -49,7 +49,7 @@ const (
 
 func (n *Node) status() status {
 	s := status{
-		Name: n.cfg.Name, Peer: n.address, API: n.cfg.API, NATS: n.cfg.NATS, Feature: Feature, Nonvoter: n.cfg.Nonvoter,
+		Name: n.cfg.Name, Peer: n.address, API: n.cfg.API, NATS: n.cfg.NATS, Feature: n.cfg.hooks.feature(), Nonvoter: n.cfg.Nonvoter,
 		Empty: n.raft.LastIndex() == 0, Seen: n.seen.Load(), Applied: n.raft.AppliedIndex(), Missing: len(n.blobs.Missing()), Full: n.disk.full.Load(),
 	}
 	if n.fsm.replaying() { // nobody knows yet how many

@@ -37,6 +37,16 @@ func (s *State) featureLevel(c FeatureLevel) error {
 	return nil
 }
 
+// Level is the feature level that a command needs, 0 for those of the first version. Before the cluster has reached it none is
+// proposed: a coordinator that does not know a command comes to another state.
+func Level(c Command) uint32 {
+	switch c.(type) {
+	case ExpRespec, CutReplace, TokenCreate, TokenUse:
+		return 1
+	}
+	return 0
+}
+
 // tokenPut refuses a secret that another token has: who shows it would be one of two.
 func (s *State) tokenPut(c TokenPut) error {
 	for _, t := range s.Tokens() {

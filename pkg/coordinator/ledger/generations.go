@@ -69,6 +69,14 @@ func (c change) generationOpen(cmd GenerationOpen) error {
 	return nil
 }
 
+// Overtake makes the generations of every experiment go on behind a number, if they are not behind it yet. A state that was put
+// back in the place of a later one has to: who lived through the later one refuses the generations that it knows.
+func (s *State) Overtake(generation uint64) {
+	for _, e := range s.experiments {
+		e.Generation = max(e.Generation, generation)
+	}
+}
+
 // holders checks those of a new generation and counts the replicas.
 func (c change) holders(holders []string) (distinct int, err error) {
 	if len(holders) == 0 {

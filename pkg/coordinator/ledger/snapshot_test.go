@@ -126,3 +126,22 @@ func TestImpossibleStatesAreRefused(t *testing.T) {
 		})
 	}
 }
+
+// A state that overtakes is sound, and its experiments go on behind the number.
+func TestGenerationsGoOnBehindThoseOfALaterState(t *testing.T) {
+	const seen = 1 << 40
+	s := someState(t, 1)
+	s.Overtake(seen)
+	sound(t, s)
+	s.Overtake(7) // is behind it
+	for _, e := range s.Experiments() {
+		if e.Generation != seen {
+			t.Errorf("experiment %s: generation %d, want %d", e.Name, e.Generation, seen)
+		}
+	}
+	j := newJournal(t)
+	j.running(id(1), "moons")
+	j.s.Overtake(seen)
+	last := j.experiment(id(1))
+	j.do(id(1), GenerationOpen{Number: seen + 1, Holders: last.Holders, From: last.From})
+}

@@ -177,7 +177,8 @@ type (
 		Parts        []Part // one at least, by name
 		Conservation Conservation
 		// Replace puts it in the place of the cut of the same step, in a generation without holders: people changed it. If it
-		// breaks a law it is refused, and the phase stays. CutReplace, which does more at once, is what is proposed now.
+		// breaks a law it is refused, and the phase stays. Reserved for logs of the first version: CutReplace, which does more at
+		// once, is what is proposed now.
 		Replace bool
 	}
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strings"
 	"sync"
 	"time"
@@ -41,30 +40,31 @@ type driver struct {
 	book  *coordinator.Journal
 	done  chan struct{}
 
+	record *record
+
 	calls chan chan<- struct{} // for a cut at the next step, closed when it is durable
 
 	// asked ends the Fleet's wait for replicas when people want something else than a run.
 	asked  context.Context
 	settle context.CancelCauseFunc
 
-	mu       sync.Mutex
-	fleet    *coordinator.Fleet // nil before it stands
-	desired  ledger.Desired
-	want     uint32
-	phase    ledger.Phase
-	waiting  bool
-	facts    Facts
-	view     view
-	cutCosts time.Duration // what the last cut took from the training
-	record   record
+	mu      sync.Mutex
+	fleet   *coordinator.Fleet // nil before it stands
+	desired ledger.Desired
+	want    uint32
+	phase   ledger.Phase
+	waiting bool
+	facts   Facts
+	view    view
 }
 
 // errAsked is why a Fleet's leadership ends where people want its experiment to pause or to end.
 var errAsked = errors.New("people want it")
 
-// drive begins to lead an experiment, after so many tries that failed; done is closed when that has ended.
-func drive(lead context.Context, s site, exp ledger.Experiment, tries int) *driver {
-	d := &driver{site: s, exp: exp, tries: tries, done: make(chan struct{}), calls: make(chan chan<- struct{}), desired: exp.Desired, want: exp.Want, phase: exp.Phase}
+// drive begins to lead an experiment, after so many tries that failed, and writes its metrics into a record; done is closed when
+// that has ended.
+func drive(lead context.Context, s site, exp ledger.Experiment, tries int, r *record) *driver {
+	d := &driver{site: s, exp: exp, tries: tries, record: r, done: make(chan struct{}), calls: make(chan chan<- struct{}), desired: exp.Desired, want: exp.Want, phase: exp.Phase}
 	d.log = d.log.With("experiment", exp.Name)
 	d.asked, d.settle = context.WithCancelCause(lead)
 	d.book = coordinator.NewJournal(lead, s.node, exp.ID, d.committed)
@@ -226,7 +226,7 @@ func (d *driver) open(lead context.Context) (fleet *coordinator.Fleet, err error
 	fleet, err = coordinator.New(d.asked, coordinator.Config{
 		Server: d.server, URL: d.url, Dial: d.dial, Token: secret, Book: d.book, Lead: d.asked, Name: d.name,
 		Experiment: replica.Offer{Experiment: d.exp.Spec, Dir: d.exp.Dir}, Layout: d.led.Layout, Averaging: d.led.Averaging,
-		Replicas: least, Steps: d.led.Steps, Every: d.led.Looks, Grace: grace, Servers: d.servers,
+		Replicas: least, Steps: d.led.Steps, Every: d.led.Looks, CutEvery: d.exp.CutEvery, Grace: grace, Servers: d.servers,
 		Waits:  func(waiting bool) { d.waits(lead, waiting, "for replicas: none is left") },
 		Notice: func(text string) { d.log.Info(text) }, Log: d.log,
 	})
@@ -240,7 +240,7 @@ func (d *driver) open(lead context.Context) (fleet *coordinator.Fleet, err error
 		return fleet, err
 	}
 	d.waits(lead, false, "")
-	d.unmeasured(d.record.open(d.metrics, d.exp.ID, fleet.Step()))
+	d.unmeasured(d.record.open(fleet.Step()))
 	return fleet, nil
 }
 
@@ -294,7 +294,7 @@ func (d *driver) waits(lead context.Context, waiting bool, why string) {
 // train makes the steps that are left. What is asked for in between ends it with errAsked, at a step of which all is known.
 func (d *driver) train(fleet *coordinator.Fleet) error {
 	recorder := local.NewRecorder(d.led.Config, fleet.Step())
-	begun, lastCut := time.Now(), time.Now()
+	begun := time.Now()
 	d.note(fleet, nil, begun)
 	for fleet.Step() < d.led.Steps {
 		if fleet.Settled() {
@@ -309,7 +309,6 @@ func (d *driver) train(fleet *coordinator.Fleet) error {
 				if err != nil {
 					return err
 				}
-				lastCut = time.Now()
 			default:
 			}
 		}
@@ -331,17 +330,10 @@ func (d *driver) train(fleet *coordinator.Fleet) error {
 				chains.ResetPairs()
 			}
 		}
-		switch {
-		case last:
-			_, err = fleet.Cut()
-		case fleet.Settled() && time.Since(lastCut) >= d.interval():
-			start := time.Now()
-			err = fleet.BeginCut()
-			lastCut = time.Now()
-			d.paused(lastCut.Sub(start))
-		}
-		if err != nil {
-			return err
+		if last {
+			if _, err := fleet.Cut(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -362,29 +354,6 @@ func (d *driver) cut(ctx context.Context) {
 	case <-d.done:
 	case <-ctx.Done():
 	}
-}
-
-// mostOfTime is the part of the time that cuts may take from the training, unless people say how often they want them.
-const mostOfTime = 0.01
-
-// interval is the time between cuts.
-func (d *driver) interval() time.Duration {
-	every := d.exp.CutEvery
-	if every == 0 {
-		return math.MaxInt64
-	}
-	if every != usualCutEvery {
-		return every
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return max(every, time.Duration(float64(d.cutCosts)/mostOfTime))
-}
-
-func (d *driver) paused(took time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.cutCosts = took
 }
 
 // committed is told how long a cut took to be durable.

@@ -1,15 +1,10 @@
 package server
 
 import (
-	"os"
-	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
-	"github.com/kelvin-ebm/kelvin/pkg/coordinator/ledger"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
-	"github.com/kelvin-ebm/kelvin/pkg/runlog"
 	"github.com/kelvin-ebm/kelvin/pkg/tempering"
 )
 
@@ -84,87 +79,4 @@ func (d *driver) reach() *coordinator.Fleet {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.fleet
-}
-
-// record keeps the metrics of an experiment: in a file, from which a later leadership of this node goes on, and in memory.
-type record struct {
-	mu    sync.Mutex
-	file  *runlog.Writer
-	steps []int
-	lines [][]byte
-	more  chan struct{} // closed at the next line
-}
-
-// mostLines is how many records are kept in memory.
-const mostLines = 1 << 14
-
-// open begins behind a step; records of later ones, which are made again, are cut off.
-func (r *record) open(dir string, exp ledger.ID, step int) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	dir = filepath.Join(dir, exp.String())
-	err := os.MkdirAll(dir, 0o755)
-	if err == nil {
-		r.file, err = runlog.Resume(dir, step) // where there is none, it begins
-	}
-	if err != nil {
-		return err
-	}
-	old, err := runlog.ReadMetrics(dir)
-	if err != nil {
-		return err
-	}
-	for _, rec := range old {
-		r.add(rec)
-	}
-	return nil
-}
-
-func (r *record) add(rec runlog.Record) {
-	if len(r.lines) == mostLines {
-		r.steps, r.lines = r.steps[mostLines/2:], r.lines[mostLines/2:]
-	}
-	r.steps, r.lines = append(r.steps, rec.Step), append(r.lines, rec.Line())
-}
-
-func (r *record) write(rec runlog.Record) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.add(rec)
-	if r.more != nil {
-		close(r.more)
-		r.more = nil
-	}
-	if r.file == nil { // it could not be opened
-		return nil
-	}
-	return r.file.Write(rec)
-}
-
-// since are the lines behind a step, and a channel that is closed once there are more.
-func (r *record) since(from int64) (lines [][]byte, more <-chan struct{}) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for i, step := range r.steps {
-		if int64(step) > from {
-			lines = append(lines, r.lines[i])
-		}
-	}
-	if r.more == nil {
-		r.more = make(chan struct{})
-	}
-	return lines, r.more
-}
-
-// close ends the file; what could not be written has been told.
-func (r *record) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.more != nil {
-		close(r.more)
-		r.more = nil
-	}
-	if r.file != nil {
-		_ = r.file.Close()
-	}
 }

@@ -45,10 +45,7 @@ func (c *call) whole(e ledger.Experiment) api.Experiment {
 	return out
 }
 
-const (
-	usualCutEvery = 10 * time.Second // of an experiment that says nothing
-	mostCutEvery  = 24 * time.Hour
-)
+const mostCutEvery = 24 * time.Hour
 
 func (c *call) submit() (any, error) {
 	var in api.Submit

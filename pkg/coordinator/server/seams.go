@@ -56,7 +56,7 @@ type Work interface {
 	Ladder(ctx context.Context, exp ledger.Experiment) (api.Ladder, error)
 	// Buffer is the replay buffer of the last cut. Without one it is an *api.Error of code NotFound.
 	Buffer(ctx context.Context, exp ledger.Experiment) (api.Buffer, error)
-	// Metrics are the records behind a step that the driver has, oldest first, each one line of JSON without its newline, and
+	// Metrics are the records behind a step that this node has, oldest first, each one line of JSON without its newline, and
 	// a channel that is closed once there are more.
 	Metrics(exp ledger.ID, from int64) (lines [][]byte, more <-chan struct{})
 	// Draining says whether a replica was asked to leave, or wants to.

@@ -26,9 +26,10 @@ import (
 type drivers struct {
 	site
 
-	mu  sync.Mutex
-	all map[ledger.ID]*driver
-	led map[ledger.ID]known // that were asked about
+	mu      sync.Mutex
+	all     map[ledger.ID]*driver
+	led     map[ledger.ID]known   // that were asked about
+	records map[ledger.ID]*record // that were written, or asked for
 }
 
 // known is what is known of an experiment without asking anybody.
@@ -38,7 +39,7 @@ type known struct {
 }
 
 func newDrivers(s site) *drivers {
-	return &drivers{site: s, all: map[ledger.ID]*driver{}, led: map[ledger.ID]known{}}
+	return &drivers{site: s, all: map[ledger.ID]*driver{}, led: map[ledger.ID]known{}, records: map[ledger.ID]*record{}}
 }
 
 // start begins to lead an experiment.
@@ -49,9 +50,17 @@ func (d *drivers) start(lead context.Context, exp ledger.Experiment) Driver {
 	if before := d.all[exp.ID]; before != nil && before.failed() {
 		tries = before.tries + 1
 	}
-	one := drive(lead, d.site, exp, tries)
+	one := drive(lead, d.site, exp, tries, d.record(exp.ID))
 	d.all[exp.ID] = one
 	return one
+}
+
+// record is that of an experiment; the caller holds the lock.
+func (d *drivers) record(exp ledger.ID) *record {
+	if d.records[exp] == nil {
+		d.records[exp] = newRecord(d.metrics, exp)
+	}
+	return d.records[exp]
 }
 
 // tidyEvery is how often it is looked for what deleted experiments left.
@@ -96,6 +105,7 @@ func (d *drivers) forget(ctx context.Context) error {
 		return one == nil || one.ended()
 	}
 	maps.DeleteFunc(d.led, func(id ledger.ID, _ known) bool { return gone(id) })
+	maps.DeleteFunc(d.records, func(id ledger.ID, _ *record) bool { return gone(id) })
 	for _, f := range folders {
 		if id, err := parseID(f.Name()); err == nil && gone(id) {
 			if err := os.RemoveAll(filepath.Join(d.metrics, f.Name())); err != nil {
@@ -154,12 +164,9 @@ func (d *drivers) Facts(exp ledger.ID) (Facts, bool) {
 // Metrics implements [Work].
 func (d *drivers) Metrics(exp ledger.ID, from int64) (lines [][]byte, more <-chan struct{}) {
 	d.mu.Lock()
-	one := d.all[exp] // those of one that has ended, too
+	r := d.record(exp)
 	d.mu.Unlock()
-	if one == nil {
-		return nil, d.node.Changed()
-	}
-	return one.record.since(from)
+	return r.since(from)
 }
 
 // Draining implements [Work].
