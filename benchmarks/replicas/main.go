@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -111,7 +112,8 @@ func measure(name string, cfg *experiment.Config, replicas, turns, steps int) (e
 			listen = "127.0.0.1:0"
 			work = func(server *transport.Server, id string) error {
 				cmd := exec.CommandContext(ctx, os.Args[0], id)
-				cmd.Env, cmd.Stderr = append(os.Environ(), asReplica+"="+server.URL()), os.Stderr
+				share := fmt.Sprintf("GOMAXPROCS=%d", max(1, runtime.GOMAXPROCS(0)/replicas)) // as in train
+				cmd.Env, cmd.Stderr = append(append([]string{share}, os.Environ()...), asReplica+"="+server.URL()), os.Stderr
 				if err := cmd.Start(); err != nil {
 					return err
 				}

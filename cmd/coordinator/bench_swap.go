@@ -216,6 +216,8 @@ type swapMember struct {
 	mesh     engine.Mesh
 	ensemble *tempering.Ensemble
 	labels   []int32     // row whose place holds the chain of each row, under exchange of labels
+	rungOf   []int32     // of the chain at each place
+	v        []float64   // of a sweep
 	rows     [][]float32 // of the local shards
 	noise    []float64   // table of normal numbers
 	step     int
@@ -236,8 +238,9 @@ func newSwapMember(bench swapBench, local []uint32, mesh engine.Mesh) (*swapMemb
 		m.rows[shard] = make([]float32, bench.Chains*bench.Dim)
 	}
 	for i := range bench.Rungs * bench.Chains {
-		m.labels = append(m.labels, int32(i))
+		m.labels, m.rungOf = append(m.labels, int32(i)), append(m.rungOf, int32(i/bench.Chains))
 	}
+	m.v = make([]float64, len(m.labels))
 	z := rand.New(rand.NewPCG(1, 1)) // the same on every replica and at every run
 	for i := range m.noise {
 		m.noise[i] = z.NormFloat64()
@@ -269,11 +272,16 @@ func (m *swapMember) TrainStep() (engine.Report, error) {
 	}
 	m.deciding = append(m.deciding, milliseconds(began))
 	if m.bench.Exchange == "label" {
-		next := make([]int32, len(m.labels))
+		next := swept.Perm // which is ours
 		for i, from := range swept.Perm {
 			next[i] = m.labels[from]
 		}
 		m.labels = next
+		for k := range m.bench.Rungs {
+			for _, at := range m.labels[k*m.bench.Chains:][:m.bench.Chains] {
+				m.rungOf[at] = int32(k)
+			}
+		}
 	} else if err := m.exchangeRows(scan, swept.Perm); err != nil {
 		return engine.Report{}, err
 	}
@@ -294,14 +302,10 @@ func (m *swapMember) exchangeEnergies(scan uint64) ([]float64, error) {
 	if m.bench.Exchange == "label" {
 		rates = b
 	}
-	rungOf := make([]int, len(m.labels)) // of the chain at each place
-	for i, at := range m.labels {
-		rungOf[at] = i / b
-	}
 	for _, shard := range m.local {
 		found := make([]float32, 2*b+rates+3) // with a count, and a hash of eight bytes
 		for row := range b {
-			found[row] = float32(m.energy(rungOf[int(shard)*b+row], row))
+			found[row] = float32(m.energy(int(m.rungOf[int(shard)*b+row]), row))
 		}
 		copy(found[b:2*b], found[:b])
 		data, err := binary.Append(nil, binary.LittleEndian, found)
@@ -336,15 +340,10 @@ func (m *swapMember) exchangeEnergies(scan uint64) ([]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make([]float32, m.bench.Rungs*b)
-	if _, err := binary.Decode(data, binary.LittleEndian, all); err != nil {
-		return nil, err
+	for i := range m.v {
+		m.v[i] = float64(math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:])))
 	}
-	v := make([]float64, len(all))
-	for i, x := range all {
-		v[i] = float64(x)
-	}
-	return v, nil
+	return m.v, nil
 }
 
 // lead is the shard that gathers the energies.

@@ -149,7 +149,7 @@ func (d *desk) breathe() {
 func (d *desk) gather(n int) error { return d.await(context.Background(), n) }
 
 func (d *desk) serve(offer replica.Offer) error {
-	if _, err := d.giver.Put(replica.OfferKey, replica.Encode(offer)); err != nil {
+	if err := d.giver.Put(replica.OfferKey, replica.Encode(offer)); err != nil {
 		return err
 	}
 	name, err := transport.ParseToken(d.who)
@@ -276,8 +276,7 @@ func (d *desk) pull(id string, key transport.Key) ([]byte, error) {
 
 // give implements [crew].
 func (d *desk) give(key transport.Key, data []byte) error {
-	_, err := d.giver.Put(key, data)
-	return err
+	return d.giver.Put(key, data)
 }
 
 // release implements [crew].

@@ -21,11 +21,14 @@ const (
 	GradientBlob Kind = 3 // float32 [P]: a group's gradient
 	ThetaBlob    Kind = 4 // float32 [P + scores]: the parameters after a step
 	StatesBlob   Kind = 5 // float32 [rows, dim]: all states of a shard
-	// NegativesBlob is float32 [n, dim]: the states of a shard that are negatives of the step.
+	// NegativesBlob is float32 [n, dim]: the states of a shard that are negatives of the step, for one that learns from them.
 	NegativesBlob Kind = 6
 	// GatheredBlob is float32: V [K·B] of the group, acceptance [K] and the number of non-finite proposals, from the lead, who
 	// gathers the energies for all.
 	GatheredBlob Kind = 7
+	// PartBlob is float32 [P + scores]: a sum of gradients of slices of a step, and of the scores of those, for the shard that adds
+	// it to its own.
+	PartBlob Kind = 8
 )
 
 // Key names a blob. Every shard posts at most one blob under each.
@@ -33,11 +36,11 @@ type Key struct {
 	Shard uint32 // that posts it
 	Kind  Kind
 	Scan  uint64 // in which it is made
-	To    uint32 // shard that it is for, of RowsBlob; else 0
+	To    uint32 // shard that it is for, of RowsBlob, NegativesBlob and PartBlob; else 0
 }
 
 func (k Key) String() string {
-	return fmt.Sprintf("%s of shard %d, scan %d", [...]string{"nothing", "energies", "rows", "gradient", "parameters", "states", "negatives", "gathered energies"}[min(int(k.Kind), 7)], k.Shard, k.Scan)
+	return fmt.Sprintf("%s of shard %d, scan %d", [...]string{"nothing", "energies", "rows", "gradient", "parameters", "states", "negatives", "gathered energies", "part of a gradient"}[min(int(k.Kind), 8)], k.Shard, k.Scan)
 }
 
 // Mesh carries blobs between the shards of an experiment, wherever they are. Nothing is pushed: a shard posts what others

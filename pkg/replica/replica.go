@@ -197,7 +197,7 @@ func run(ctx context.Context, o Options) (err error) {
 			w.close()
 		}
 	}()
-	if _, err := conn.Serve(place.Subjects.Exchange(id), transport.ServeOptions{Gate: w.gate, Handler: w.giver.Handle}); err != nil {
+	if _, err := conn.Serve(place.Subjects.Exchange(id), transport.ServeOptions{Gate: w.gate, Handler: w.giver.Handle, Brought: w.arrived}); err != nil {
 		return err
 	}
 	if _, err := conn.Serve(place.Subjects.Control(id), transport.ServeOptions{Handler: transport.Mux{transport.TypeCommand: w.handle}.Handle}); err != nil {

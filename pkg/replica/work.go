@@ -89,6 +89,17 @@ func (w *worker) handle(ctx context.Context, m transport.Message) (transport.Mes
 	}
 }
 
+// arrived takes what another replica brings.
+func (w *worker) arrived(b transport.Brought) error {
+	w.mu.Lock()
+	mesh := w.mesh
+	w.mu.Unlock()
+	if mesh == nil {
+		return &transport.StaleError{Message: b.Key.Generation}
+	}
+	return mesh.Arrived(b)
+}
+
 // begin lets a command run behind the one before it, or finds it under way.
 func (w *worker) begin(generation uint64, cmd Command) (*call, error) {
 	w.mu.Lock()
@@ -101,7 +112,7 @@ func (w *worker) begin(generation uint64, cmd Command) (*call, error) {
 		if w.mesh != nil {
 			w.mesh.close()
 		}
-		w.mesh = newMesh(w.conn, w.giver, w.place.Subjects, w.self, generation, cmd.Holders, w.exp.Layout.PerGroup(), &w.counts)
+		w.mesh = newMesh(w.conn, w.giver, w.place.Subjects, w.self, generation, cmd.Holders, w.exp.Layout, &w.counts)
 		w.mesh.status = w.status
 		w.gate.Enter(generation)
 	}
@@ -176,7 +187,7 @@ func (w *worker) execute(mesh *Mesh, cmd Command) (Answer, error) {
 			var data []byte
 			if data, errs[i] = do(m, &answers[i]); data != nil && errs[i] == nil {
 				answers[i].Bulk = true
-				_, errs[i] = w.giver.Put(BulkKey(mesh.generation, cmd.Seq, m.group), data)
+				errs[i] = w.giver.Put(BulkKey(mesh.generation, cmd.Seq, m.group), data)
 			}
 			if errs[i] != nil && cmd.Op.collective() {
 				mesh.abort(errAborted) // other groups may wait for this one, and this answer for them

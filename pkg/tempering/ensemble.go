@@ -30,14 +30,16 @@ type Settings struct {
 // column. Each column counts its own scans, which give the parity of its pairs, so that a column of a replay buffer
 // alternates however seldom it is drawn. An Ensemble is not safe for concurrent use.
 type Ensemble struct {
-	settings Settings
-	betas    []float64
-	rungs    int
-	columns  int
-	window   uint64
-	state    State
-	live     []int32 // all columns in order
-	seen     []bool  // [M], scratch
+	settings              Settings
+	betas                 []float64
+	rungs                 int
+	columns               int
+	window                uint64
+	state                 State
+	live                  []int32    // all columns in order
+	seen                  []bool     // [M], scratch
+	turns                 [2][]int32 // places in live of the columns that try the pairs of a parity
+	deltas, alphas, draws []float64  // of a pair, by place in a turn
 }
 
 // The label machine of a walker: 0 →(rung 0) 1 →(rung K−1: a restart) 2 →(rung 0: a round trip) 1.
@@ -71,13 +73,10 @@ func NewEnsemble(s Settings) (*Ensemble, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	if s.Uniform == nil {
-		seed := s.Seed
-		s.Uniform = func(scan uint64, ladder, pair uint32) float64 { return rng.Uniform(seed, rng.Swap, scan, ladder, pair) }
-	}
 	e := &Ensemble{
 		settings: s, betas: s.Ladder.Betas(), rungs: k, columns: m, window: uint64(max(s.Window, 1)),
 		state: newState(k, m), live: make([]int32, m), seen: make([]bool, m),
+		deltas: make([]float64, m), alphas: make([]float64, m), draws: make([]float64, m),
 	}
 	for c := range e.live {
 		e.live[c] = int32(c)
@@ -169,28 +168,98 @@ func (e *Ensemble) Sweep(scan uint64, live []int32, v []float64) (Swept, error) 
 		return Swept{}, fmt.Errorf("tempering: sweep: %w", err)
 	}
 	out := newSwept(e.rungs, b)
-	s := &e.state
+	e.record(live, &out)
+	e.turns[0], e.turns[1] = e.turns[0][:0], e.turns[1][:0]
 	for j, c := range live {
-		column := int(c)
-		e.record(column, j, &out)
-		e.openWindow(column)
-		for i := range Pairs(e.rungs, e.parity(column)) {
-			if e.closed(i, column) {
-				continue
-			}
-			lower, upper := i*b+j, (i+1)*b+j
-			delta := LogRatio(e.betas[i], e.betas[i+1], v[lower], v[upper])
-			accept := AcceptSwap(delta, e.settings.Uniform(scan, e.settings.Offset+uint32(c), uint32(i)))
-			if accept {
-				out.Perm[lower], out.Perm[upper] = int32(upper), int32(lower)
-				e.exchange(i, column)
-			}
-			e.count(i, column, j, delta, accept, &out)
-		}
-		s.Scans[column]++
+		e.openWindow(int(c))
+		parity := e.parity(int(c)) & 1
+		e.turns[parity] = append(e.turns[parity], int32(j))
+		e.state.Scans[c]++
 	}
-	s.NonFinite += uint64(out.NonFinite)
+	for parity, turn := range e.turns {
+		if len(turn) == 0 {
+			continue
+		}
+		for i := range Pairs(e.rungs, uint64(parity)) {
+			e.sweepPair(scan, i, live, turn, v, &out)
+		}
+	}
+	e.state.NonFinite += uint64(out.NonFinite)
 	return out, nil
+}
+
+// sweepPair tries the pair (i, i+1) of the columns at the places turn of live. Every sum over columns is in their order. What
+// a swap changes is computed, not branched to: no processor foretells what the draws say.
+func (e *Ensemble) sweepPair(scan uint64, i int, live, turn []int32, v []float64, out *Swept) {
+	s, b := &e.state, len(live)
+	vLower, vUpper := v[i*b:][:b], v[(i+1)*b:][:b]
+	fromLower, fromUpper := out.Perm[i*b:][:b], out.Perm[(i+1)*b:][:b]
+	lower, upper := s.Labels[i*e.columns:][:e.columns], s.Labels[(i+1)*e.columns:][:e.columns]
+	swapped := s.Swapped[i*e.columns:][:e.columns]
+	betaLower, betaUpper := e.betas[i], e.betas[i+1]
+	windowed, target := e.settings.Schedule == "windowed", i == e.rungs-2
+	attempted, accepted, tried, counted := 0, 0, 0, 0
+	sum, total := 0.0, s.AlphaSum[i]
+	deltas, alphas, draws := e.deltas[:len(turn)], e.alphas[:len(turn)], e.draws[:len(turn)]
+	for n, j := range turn {
+		deltas[n] = LogRatio(betaLower, betaUpper, vLower[j], vUpper[j])
+		alphas[n] = acceptance(deltas[n])
+	}
+	for n, j := range turn {
+		draws[n] = e.uniform(scan, live[j], i)
+	}
+	for n, j := range turn {
+		c := live[j]
+		if windowed && swapped[c] {
+			continue
+		}
+		delta, alpha, u := deltas[n], alphas[n], draws[n]
+		accept := u < alpha
+		if near(u, alpha) {
+			accept = AcceptSwap(delta, u)
+		}
+		yes := int32(0)
+		if accept {
+			yes = 1
+		}
+		fromLower[j] += yes * int32(b)
+		fromUpper[j] -= yes * int32(b)
+		difference := yes * (lower[c] - upper[c])
+		lower[c] -= difference
+		upper[c] += difference
+		attempted++
+		accepted += int(yes)
+		if windowed {
+			swapped[c] = accept
+		}
+		if delta-delta != 0 { // it is NaN or infinite
+			out.NonFinite++
+		}
+		if target {
+			out.Target[j], out.TargetSwapped[j] = alpha, accept
+		}
+		if s.Warming[c] {
+			continue
+		}
+		tried++
+		counted += int(yes)
+		sum += alpha
+		total += alpha
+	}
+	out.Attempted += attempted
+	out.Accepted += accepted
+	out.Tried[i], out.Alpha[i] = tried, sum
+	s.Attempts[i] += uint64(tried)
+	s.Accepted[i] += uint64(counted)
+	s.AlphaSum[i] = total
+}
+
+func (e *Ensemble) uniform(scan uint64, column int32, pair int) float64 {
+	ladder := e.settings.Offset + uint32(column)
+	if e.settings.Uniform != nil {
+		return e.settings.Uniform(scan, ladder, uint32(pair))
+	}
+	return rng.Uniform(e.settings.Seed, rng.Swap, scan, ladder, uint32(pair))
 }
 
 // parity is the number whose last bit says which pairs a column tries at the present scan of its own count.
@@ -216,78 +285,45 @@ func (e *Ensemble) openWindow(column int) {
 	}
 }
 
-// closed reports whether a pair swapped in the present window already.
-func (e *Ensemble) closed(pair, column int) bool { return e.state.Swapped[pair*e.columns+column] }
-
-// exchange lets the walkers of a pair trade places.
-func (e *Ensemble) exchange(pair, column int) {
-	s := &e.state
-	lower, upper := pair*e.columns+column, (pair+1)*e.columns+column
-	s.Labels[lower], s.Labels[upper] = s.Labels[upper], s.Labels[lower]
-	if e.settings.Schedule == "windowed" {
-		s.Swapped[lower] = true
-	}
-}
-
-// count adds one attempt to the statistics.
-func (e *Ensemble) count(pair, column, live int, delta float64, accept bool, out *Swept) {
-	alpha := acceptance(delta)
-	out.Attempted++
-	if accept {
-		out.Accepted++
-	}
-	if math.IsNaN(delta) || math.IsInf(delta, 0) {
-		out.NonFinite++
-	}
-	if pair == e.rungs-2 {
-		out.Target[live], out.TargetSwapped[live] = alpha, accept
-	}
-	s := &e.state
-	if s.Warming[column] {
-		return
-	}
-	out.Tried[pair]++
-	out.Alpha[pair] += alpha
-	s.Attempts[pair]++
-	s.AlphaSum[pair] += alpha
-	if accept {
-		s.Accepted[pair]++
-	}
-}
-
-// record moves the label machines of the walkers at the two ends of a column, then counts where its walkers stand.
-func (e *Ensemble) record(column, live int, out *Swept) {
+// record moves the label machines of the walkers at the two ends of the columns, then counts where their walkers stand.
+func (e *Ensemble) record(live []int32, out *Swept) {
 	if e.rungs == 1 {
 		return
 	}
 	s := &e.state
-	hot := int(s.Labels[column])*e.columns + column
-	cold := int(s.Labels[(e.rungs-1)*e.columns+column])*e.columns + column
-	if e.settings.Fresh {
-		s.Lineage[hot]++
-	}
-	if s.Direction[hot] == downward {
-		s.Trips[column]++
-		out.Trips++
-	}
-	s.Direction[hot] = upward
-	if s.Direction[cold] == upward {
-		s.Direction[cold] = downward
-		s.Restarts[column]++
-		s.Warming[column] = false
-		out.Restarts++
-		out.Restarted[live] = true
-	}
-	if s.Warming[column] {
-		return
+	for j, c := range live {
+		column := int(c)
+		hot := int(s.Labels[column])*e.columns + column
+		cold := int(s.Labels[(e.rungs-1)*e.columns+column])*e.columns + column
+		if e.settings.Fresh {
+			s.Lineage[hot]++
+		}
+		if s.Direction[hot] == downward {
+			s.Trips[column]++
+			out.Trips++
+		}
+		s.Direction[hot] = upward
+		if s.Direction[cold] == upward {
+			s.Direction[cold] = downward
+			s.Restarts[column]++
+			s.Warming[column] = false
+			out.Restarts++
+			out.Restarted[j] = true
+		}
 	}
 	for k := range e.rungs {
-		switch s.Direction[int(s.Labels[k*e.columns+column])*e.columns+column] {
-		case upward:
-			s.Up[k]++
-		case downward:
-			s.Down[k]++
+		labels := s.Labels[k*e.columns:][:e.columns]
+		var up, down uint64
+		for _, column := range live {
+			if s.Warming[column] {
+				continue
+			}
+			direction := s.Direction[int(labels[column])*e.columns+int(column)]
+			up += uint64(direction & upward) // no branches, which nothing could foretell
+			down += uint64(direction & downward / downward)
 		}
+		s.Up[k] += up
+		s.Down[k] += down
 	}
 }
 

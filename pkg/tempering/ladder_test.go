@@ -93,7 +93,7 @@ func TestConfigReportsEveryFault(t *testing.T) {
 	}{
 		{"everything wrong", Config{Ladder: "linear", Path: "cubic", Reference: "normal", Schedule: "even", Window: -1, Exchange: "rows", VirtualSwaps: true}, []string{
 			"rungs: 0", "chains: 0", "scans: 0", `ladder: "linear"`, `path: "cubic"`, `reference: "normal"`, `schedule: "even"`, `exchange: "rows"`,
-			`placement: ""`, "split: 0", "reference_scale: 0", "window: -1", "virtual_swaps: true on one rung", "adapt_every: 0"}},
+			`placement: ""`, `gradient_on: ""`, "split: 0", "reference_scale: 0", "window: -1", "virtual_swaps: true on one rung", "adapt_every: 0"}},
 		{"power path without beta_min", with(func(c *Config) { c.Path, c.Ladder, c.BetaMin, c.ReferenceScale = "power", "geometric", nan, nan }), []string{"beta_min: NaN", "reference_scale: NaN"}},
 		{"geometric from zero", with(func(c *Config) { c.Ladder = "geometric" }), []string{"ladder: geometric needs path: power"}},
 		{"too many rows", with(func(c *Config) { c.Rungs, c.Chains, c.ReferenceScale = 1<<20, 1<<20, math.Inf(1) }), []string{"chains: 1048576 on 1048576 rungs", "reference_scale: +Inf"}},

@@ -15,14 +15,16 @@ func AcceptSwap(delta, u float64) bool { return logUniform(u) < delta }
 
 // acceptance is the probability min(1, exp Δ) that AcceptSwap says yes; 0 for NaN.
 func acceptance(delta float64) float64 {
-	if !(delta < 0) {
-		if math.IsNaN(delta) {
-			return 0
-		}
-		return 1
+	alpha := math.Exp(min(delta, 0))
+	if math.IsNaN(alpha) {
+		return 0
 	}
-	return math.Exp(delta)
+	return alpha
 }
+
+// near says that u, of at least 2⁻⁵³, is so close to alpha = exp Δ that the roundings of exponential and logarithm, below 1e-13,
+// could decide between u < alpha and log u < Δ. Everywhere else the two are the same, and AcceptSwap need not take a logarithm.
+func near(u, alpha float64) bool { return math.Abs(u-alpha) <= 1e-12*alpha }
 
 // logUniform is the natural logarithm on [0, 1]. math.Log has assembly on some architectures and may be fused on
 // others; swap decisions must be the same bits on all of them, so here is a series whose every rounding is written out:

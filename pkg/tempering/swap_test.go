@@ -115,3 +115,36 @@ func TestAcceptanceBetweenGaussians(t *testing.T) {
 		}
 	}
 }
+
+// Sweep compares the draw with the acceptance, and takes the logarithm where they are close: that must say what AcceptSwap does.
+func TestDrawsAwayFromTheAcceptanceNeedNoLogarithm(t *testing.T) {
+	s := rng.New(9, rng.Swap, 0, 0)
+	check := func(delta, u float64) {
+		t.Helper()
+		alpha := acceptance(delta)
+		if near(u, alpha) || u < 0x1p-53 || u > 1 {
+			return
+		}
+		if got, want := u < alpha, AcceptSwap(delta, u); got != want {
+			t.Fatalf("Δ = %g, u = %g, α = %g: %t, want %t", delta, u, alpha, got, want)
+		}
+	}
+	for range 20_000 {
+		for _, delta := range []float64{-40 * s.Float64(), -s.Float64(), -1e-9 * s.Float64(), -1e3 * s.Float64(), s.Float64()} {
+			alpha := acceptance(delta)
+			check(delta, 1-s.Float64())
+			for _, off := range []float64{1.01e-12, 2e-12, 1e-11, 1e-8} {
+				check(delta, alpha*(1-off))
+				check(delta, alpha*(1+off))
+			}
+		}
+	}
+	for _, delta := range []float64{0, math.Inf(1), math.Inf(-1), math.NaN(), -1e300, 1e300} {
+		for _, u := range []float64{1, math.Nextafter(1, 0), 0.5, 0x1p-53} {
+			check(delta, u)
+		}
+	}
+	if got, want := near(1, acceptance(0)), true; got != want { // u = 1 is a rejection at Δ = 0
+		t.Error("u = 1 at Δ = 0 is not left to AcceptSwap")
+	}
+}

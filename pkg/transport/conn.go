@@ -75,7 +75,7 @@ const (
 type Conn struct {
 	nats       *nats.Conn
 	experiment uint64
-	local      bool // to the server in this process
+	server     *Server // in this process; nil: elsewhere
 	notify     func(Event)
 	counts     counters
 
@@ -83,6 +83,7 @@ type Conn struct {
 	down     error                 // why requests fail at once; nil while they can be sent
 	calls    map[*call]struct{}    // requests that wait for their answer
 	services map[*Service]struct{} // nil once the connection is closed
+	sending  sync.WaitGroup        // of what is brought; begins only while services is not nil
 }
 
 type call struct {
@@ -98,7 +99,7 @@ func Dial(ctx context.Context, o Options) (*Conn, error) {
 	if _, err := o.secret(); err != nil {
 		return nil, fmt.Errorf("transport: dial: %w", err)
 	}
-	c := &Conn{experiment: o.Experiment, local: o.Server != nil, notify: o.Notify, services: map[*Service]struct{}{}, calls: map[*call]struct{}{}}
+	c := &Conn{experiment: o.Experiment, server: o.Server, notify: o.Notify, services: map[*Service]struct{}{}, calls: map[*call]struct{}{}}
 	if c.notify == nil {
 		c.notify = func(Event) {}
 	}
@@ -334,7 +335,7 @@ func (c *Conn) checkAnswer(subject string, m, answer Message) error {
 // SetServers says where the connection goes when its own server is gone, from now on: URLs as in [Options], separated by
 // commas. It stays where it is meanwhile. A connection within the process has no other place to go.
 func (c *Conn) SetServers(urls string) error {
-	if c.local {
+	if c.server != nil {
 		return nil
 	}
 	if err := c.nats.SetServerPool(strings.Split(urls, ",")); err != nil {
@@ -354,7 +355,7 @@ func (c *Conn) Flush(ctx context.Context) error {
 	return nil
 }
 
-// Close ends all services, waits for their handlers, and closes the connection. Do not call it from a handler.
+// Close ends all services, waits for their handlers and for what is being sent, and closes the connection. Do not call it from a handler.
 func (c *Conn) Close() {
 	c.mu.Lock()
 	services := c.services
@@ -366,6 +367,7 @@ func (c *Conn) Close() {
 	c.mu.Lock()
 	c.fail(ErrClosed)
 	c.mu.Unlock()
+	c.sending.Wait()
 	c.nats.Close()
 }
 
@@ -375,8 +377,13 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // encode stamps m with the experiment and encodes it into a buffer of the pool.
 func (c *Conn) encode(m *Message) (*[]byte, error) {
 	m.Experiment = c.experiment
+	return encode(m.Header, m.Payload)
+}
+
+// encode encodes a message whose payload is in parts.
+func encode(h Header, parts ...[]byte) (*[]byte, error) {
 	buffer := buffers.Get().(*[]byte)
-	data, err := m.Append((*buffer)[:0])
+	data, err := h.append((*buffer)[:0], parts...)
 	*buffer = data
 	if err != nil {
 		buffers.Put(buffer)

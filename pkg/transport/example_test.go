@@ -54,7 +54,7 @@ func Example() {
 	fmt.Println("drain", ack.Drain, err)
 
 	key := transport.Key{Kind: transport.KindRows, Generation: 3, Scan: 12, Shard: 1}
-	if _, err := giver.Put(key, []byte("two states")); err != nil {
+	if err := giver.Put(key, []byte("two states")); err != nil {
 		panic(err)
 	}
 	data, err := r0.Pull(ctx, transport.Pull{Subject: "r1", Key: key, Max: 1 << 20})

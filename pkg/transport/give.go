@@ -1,8 +1,10 @@
 package transport
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"sync"
@@ -12,10 +14,13 @@ import (
 const (
 	// ChunkSize is the number of bytes of a blob that one message carries; the last chunk has what is left.
 	ChunkSize = MaxPayload - offerSize
+	// MaxBrought is the largest blob, in bytes, that comes without being asked for.
+	MaxBrought = MaxPayload - broughtSize
 	// MaxBlob is the largest blob, in bytes.
 	MaxBlob = 4 << 30
 
-	offerSize = 8 + sha256.Size
+	offerSize   = 8 + sha256.Size
+	broughtSize = 1 + 8
 	// hold is how long a request for a blob that is not there yet is kept before it is told to come again.
 	hold = time.Second
 )
@@ -76,7 +81,7 @@ type Giver struct {
 
 type blob struct {
 	data  []byte
-	offer Offer
+	offer func() Offer // computed when somebody asks
 }
 
 // NewGiver returns a giver without blobs.
@@ -84,22 +89,24 @@ func NewGiver() *Giver {
 	return &Giver{blobs: map[Key]blob{}, news: make(chan struct{})}
 }
 
-// Put keeps data under a key and returns the offer of it. The data belong to the giver from here on. The same again is
-// fine, other data under a key that is taken are an error.
-func (g *Giver) Put(key Key, data []byte) (Offer, error) {
+// Put keeps data under a key. The data belong to the giver from here on. The same again is fine, other data under a key that
+// is taken are an error.
+func (g *Giver) Put(key Key, data []byte) error {
 	if !key.Kind.known() || int64(len(data)) > MaxBlob {
-		return Offer{}, fmt.Errorf("transport: put: %s with %d bytes, want a known kind and at most %d", key.Kind, len(data), int64(MaxBlob))
+		return fmt.Errorf("transport: put: %s with %d bytes, want a known kind and at most %d", key.Kind, len(data), int64(MaxBlob))
 	}
-	b := blob{data, Offer{uint64(len(data)), sha256.Sum256(data)}}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if old, taken := g.blobs[key]; taken && old.offer != b.offer {
-		return Offer{}, fmt.Errorf("transport: put: %v has %d bytes already, with another digest", key, old.offer.Bytes)
+	if old, taken := g.blobs[key]; taken {
+		if !bytes.Equal(old.data, data) {
+			return fmt.Errorf("transport: put: %v has %d bytes already, others than the %d that are put", key, len(old.data), len(data))
+		}
+		return nil
 	}
-	g.blobs[key] = b
+	g.blobs[key] = blob{data, sync.OnceValue(func() Offer { return Offer{uint64(len(data)), sha256.Sum256(data)} })}
 	close(g.news)
 	g.news = make(chan struct{})
-	return b.offer, nil
+	return nil
 }
 
 // Release forgets the blobs whose key makes drop true.
@@ -139,13 +146,14 @@ func (g *Giver) Handle(ctx context.Context, m Message) (Message, error) {
 	if err != nil {
 		return Message{}, err
 	}
-	chunks := chunksOf(b.offer.Bytes)
+	offer := b.offer()
+	chunks := chunksOf(offer.Bytes)
 	if m.Chunk >= chunks {
 		return Message{}, fmt.Errorf("GET: %w: chunk %d of %d", ErrMalformed, m.Chunk, chunks)
 	}
 	part := b.data[int(m.Chunk)*ChunkSize:]
 	part = part[:min(len(part), ChunkSize)]
-	payload := append(b.offer.append(make([]byte, 0, offerSize+len(part))), part...)
+	payload := append(offer.append(make([]byte, 0, offerSize+len(part))), part...)
 	answer := m.Reply(TypeChunk, payload)
 	answer.Chunk, answer.Chunks = m.Chunk, chunks
 	return answer, nil
@@ -186,4 +194,73 @@ func decodeChunk(b []byte) (Offer, []byte, error) {
 	part := r.take(len(r.b))
 	o, err := decoded(o, &r, "CHUNK")
 	return o, part, err
+}
+
+// Brought is a blob that came unasked.
+type Brought struct {
+	Key   Key
+	Bytes uint64 // its size
+	Data  []byte // nil of one larger than MaxBrought: it is there, and wants to be asked for
+}
+
+// Bring tells those who serve the subjects of a blob that they will want: it sends the blob itself, in one message, up to
+// MaxBrought. It does not wait, and nothing says whether the blob arrived: keep it in a Giver, whom they ask if it does not. To
+// connections within this process it hands the blob over as it is, whatever its size; nobody may change the data any more.
+func (c *Conn) Bring(key Key, data []byte, subjects ...string) {
+	h := key.message(TypePut, nil).Header
+	h.Experiment = c.experiment
+	b := Brought{Key: key, Bytes: uint64(len(data)), Data: data}
+	var elsewhere []string
+	for _, subject := range subjects {
+		within := c.server.within(subject)
+		for _, s := range within {
+			s.hand(h, b)
+		}
+		if within == nil {
+			elsewhere = append(elsewhere, subject)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(elsewhere) == 0 || c.services == nil {
+		return
+	}
+	c.sending.Go(func() {
+		message := b.message(h)
+		defer buffers.Put(message)
+		for _, subject := range elsewhere {
+			_ = c.nats.Publish(subject, *message) // not sent is like lost on the way
+		}
+	})
+}
+
+// message encodes what is brought into a buffer of the pool.
+func (b Brought) message(h Header) *[]byte {
+	head := appendPut(make([]byte, 0, broughtSize), b.Key.Kind, b.Bytes)
+	if b.Bytes > MaxBrought {
+		b.Data = nil
+	}
+	message, err := encode(h, head, b.Data)
+	if err != nil {
+		panic(err) // the type is known and the size bounded
+	}
+	return message
+}
+
+// appendPut is the payload of TypePut without the blob.
+func appendPut(dst []byte, kind Kind, size uint64) []byte {
+	return binary.LittleEndian.AppendUint64(append(dst, byte(kind)), size)
+}
+
+// decodePut reads what Bring sent.
+func decodePut(m Message) (Brought, error) {
+	r := reader{b: m.Payload}
+	b := Brought{Key: Key{Kind: Kind(r.u8()), Generation: m.Generation, Scan: m.Scan, Shard: m.Shard, Peer: m.Peer}, Bytes: r.u64()}
+	if r.err == nil && (!b.Key.Kind.known() || b.Bytes > MaxBlob) {
+		r.err = fmt.Errorf("%w: %s of %d bytes, want a known kind and at most %d", ErrMalformed, b.Key.Kind, b.Bytes, int64(MaxBlob))
+	}
+	if b.Bytes <= MaxBrought {
+		b.Data = r.take(int(b.Bytes))
+	}
+	return decoded(b, &r, "PUT")
 }

@@ -111,7 +111,7 @@ type Grant struct {
 	Token  uint64 // to be shown with every heartbeat
 	TTL    time.Duration
 	Leader string
-	URL    string
+	URL    string // reserved: empty; other versions expect it
 }
 
 // Append appends the encoded value to dst. Texts longer than 1 KiB are refused by the decoder.

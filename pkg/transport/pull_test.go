@@ -23,13 +23,11 @@ func randomBytes(n int) []byte {
 	return b
 }
 
-func put(t testing.TB, g *Giver, key Key, data []byte) Offer {
+func put(t testing.TB, g *Giver, key Key, data []byte) {
 	t.Helper()
-	offer, err := g.Put(key, data)
-	if err != nil {
+	if err := g.Put(key, data); err != nil {
 		t.Fatal(err)
 	}
-	return offer
 }
 
 func TestBlobsOfEverySizeArePulled(t *testing.T) {
@@ -41,10 +39,7 @@ func TestBlobsOfEverySizeArePulled(t *testing.T) {
 		key := someKey
 		key.Scan = uint64(i)
 		want := randomBytes(n)
-		offer := put(t, giver, key, want)
-		if offer.Bytes != uint64(n) {
-			t.Errorf("%d bytes offered, want %d", offer.Bytes, n)
-		}
+		put(t, giver, key, want)
 		total += int64(n)
 		got, err := a.Pull(within(t), Pull{Subject: "x", Key: key, Max: int64(n)})
 		if err != nil {
@@ -206,10 +201,10 @@ func TestGiverRefuses(t *testing.T) {
 	g := NewGiver()
 	put(t, g, someKey, []byte("rows"))
 	put(t, g, someKey, []byte("rows"))
-	if _, err := g.Put(someKey, []byte("ROWS")); err == nil {
+	if err := g.Put(someKey, []byte("ROWS")); err == nil {
 		t.Error("other data under a taken key")
 	}
-	if _, err := g.Put(Key{}, nil); err == nil {
+	if err := g.Put(Key{}, nil); err == nil {
 		t.Error("a key without a kind")
 	}
 	get := someKey.message(TypeGet, appendGet(nil, KindRows))
@@ -301,5 +296,67 @@ func TestPullGivesUp(t *testing.T) {
 	cancel()
 	if _, err := a.Pull(ctx, p); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended context: %v", err)
+	}
+}
+
+// What is brought comes whole up to the size of a message; of what is larger the news alone, but within a process.
+func TestBlobsAreBrought(t *testing.T) {
+	for _, within := range []bool{false, true} {
+		s := startServer(t, ServerOptions{Listen: "127.0.0.1:0"})
+		link := Options{URL: s.URL()}
+		if within {
+			link = Options{Server: s}
+		}
+		got, refused := make(chan Brought, 1), make(chan Event, 1)
+		a := dial(t, link)
+		link.Notify = func(e Event) { refused <- e }
+		b := dial(t, link)
+		var gate Gate
+		gate.Enter(someKey.Generation)
+		for _, subject := range []string{"x", "y"} {
+			serve(t, b, subject, ServeOptions{Gate: &gate, Handler: echo, Brought: func(b Brought) error {
+				got <- b
+				return nil
+			}})
+		}
+		for _, n := range []int{0, 1, MaxBrought, MaxBrought + 1} {
+			want := randomBytes(n)
+			go a.Bring(someKey, want, "x", "nobody", "y")
+			for range 2 {
+				b := <-got
+				if b.Key != someKey || b.Bytes != uint64(n) {
+					t.Errorf("%v of %d bytes, want %v of %d", b.Key, b.Bytes, someKey, n)
+				}
+				if news := !within && n > MaxBrought; (b.Data == nil) != news || !news && !bytes.Equal(b.Data, want) {
+					t.Errorf("%d bytes of %d came, or changed", len(b.Data), n)
+				}
+			}
+		}
+		old := someKey
+		old.Generation--
+		a.Bring(old, nil, "x")
+		if e := <-refused; !errors.Is(e.Err, ErrStale) {
+			t.Errorf("a blob of an old generation: %v, want %v", e.Err, ErrStale)
+		}
+	}
+}
+
+// Whoever does not take what is brought, or belongs to another experiment, says so; one that has ended is not asked.
+func TestBroughtBlobsAreRefused(t *testing.T) {
+	s := startServer(t, ServerOptions{})
+	a, b := dial(t, Options{Server: s}), dial(t, Options{Server: s})
+	other := dial(t, Options{Server: s, Experiment: 8})
+	serve(t, b, "x", ServeOptions{Handler: echo})
+	ended := serve(t, b, "y", ServeOptions{Handler: echo, Brought: func(Brought) error {
+		t.Error("a service that has ended was handed a blob")
+		return nil
+	}})
+	ended.Close()
+	a.Bring(someKey, nil, "x", "y")
+	other.Bring(someKey, nil, "x")
+	for _, why := range []string{"unhandled", "experiment"} {
+		if n := b.Counts().Refused[why]; n != 1 {
+			t.Errorf("%d refused as %s, want 1", n, why)
+		}
 	}
 }

@@ -48,6 +48,8 @@ func (g *Gate) Check(h Header) error {
 // ServeOptions say how a subject is served.
 type ServeOptions struct {
 	Handler Handler
+	// Brought takes what others bring, see [Conn.Bring]; nil: nothing is taken. It may keep the data, and must not change them.
+	Brought func(Brought) error
 	Gate    *Gate // nil: messages of any generation are taken
 	// Concurrency is how many messages are handled at once, 256 if zero; 1 keeps their order.
 	Concurrency int
@@ -98,6 +100,7 @@ func (c *Conn) Serve(subject string, o ServeOptions) (*Service, error) {
 	}
 	s.sub = sub
 	c.services[s] = struct{}{}
+	c.server.serves(s)
 	return s, nil
 }
 
@@ -109,6 +112,7 @@ func (s *Service) Close() {
 		delete(s.conn.services, s)
 		s.conn.counts.dropped.Add(s.dropped())
 		s.conn.mu.Unlock()
+		s.conn.server.ends(s)
 		_ = s.sub.Unsubscribe() // fails only where the connection is closed already
 		for range cap(s.slots) {
 			s.slots <- struct{}{}
@@ -156,18 +160,52 @@ func (s *Service) handle(msg *nats.Msg) {
 	buffers.Put(data)
 }
 
-// answer decodes a message, checks that it may be handed on, and asks the handler.
+// answer decodes a message and asks who handles it.
 func (s *Service) answer(data []byte) (m, answer Message, err error) {
-	m, err = Decode(data)
+	if m, err = Decode(data); err != nil {
+		return m, Message{}, s.conn.refuse(s.subject, err)
+	}
+	err = s.pass(m.Header, func() (err error) {
+		if m.Type != TypePut {
+			answer, err = s.options.Handler(s.ctx, m)
+			return err
+		}
+		b, err := decodePut(m)
+		if err == nil {
+			err = s.take(b)
+		}
+		return err
+	})
+	return m, answer, err
+}
+
+// hand takes what a connection of the same process brings.
+func (s *Service) hand(h Header, b Brought) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+		_ = s.pass(h, func() error { return s.take(b) })
+	case <-s.ctx.Done():
+	}
+}
+
+func (s *Service) take(b Brought) error {
+	if s.options.Brought == nil {
+		return fmt.Errorf("%w: %s", ErrUnhandled, TypePut)
+	}
+	return s.options.Brought(b)
+}
+
+// pass checks that a message may be handed on, and does so.
+func (s *Service) pass(h Header, on func() error) (err error) {
 	switch {
-	case err != nil:
-	case m.Experiment != s.conn.experiment:
-		err = fmt.Errorf("%w: %016x, want %016x", ErrExperiment, m.Experiment, s.conn.experiment)
+	case h.Experiment != s.conn.experiment:
+		err = fmt.Errorf("%w: %016x, want %016x", ErrExperiment, h.Experiment, s.conn.experiment)
 	case s.options.Gate != nil:
-		err = s.options.Gate.Check(m.Header)
+		err = s.options.Gate.Check(h)
 	}
 	if err != nil {
-		return m, Message{}, s.conn.refuse(s.subject, err)
+		return s.conn.refuse(s.subject, err)
 	}
 	s.conn.counts.served.Add(1)
 	defer func() {
@@ -177,11 +215,10 @@ func (s *Service) answer(data []byte) (m, answer Message, err error) {
 			s.conn.notify(Event{Panicked, s.subject, err})
 		}
 	}()
-	answer, err = s.options.Handler(s.ctx, m)
-	if errors.Is(err, ErrUnhandled) {
+	if err = on(); errors.Is(err, ErrUnhandled) {
 		err = s.conn.refuse(s.subject, err)
 	}
-	return m, answer, err
+	return err
 }
 
 // refusal is the answer to m that tells why it was not taken.

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -41,6 +43,41 @@ type Server struct {
 	nats  *server.Server
 	tls   bool
 	token string
+
+	mu       sync.Mutex
+	services map[string][]*Service // by subject, of connections within the process
+}
+
+// serves and ends keep services; those of connections from elsewhere, without a server, are not known.
+func (s *Server) serves(one *Service) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.services[one.subject] = append(slices.Clip(s.services[one.subject]), one)
+}
+
+func (s *Server) ends(one *Service) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := slices.DeleteFunc(slices.Clone(s.services[one.subject]), func(other *Service) bool { return other == one })
+	if s.services[one.subject] = left; len(left) == 0 {
+		delete(s.services, one.subject)
+	}
+}
+
+// within are the services of a subject by connections of this process.
+func (s *Server) within(subject string) []*Service {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.services[subject]
 }
 
 // StartServer starts a server and returns once it takes connections; the others of its cluster are looked for meanwhile
@@ -57,7 +94,7 @@ func StartServer(ctx context.Context, o ServerOptions) (*Server, error) {
 	failed := make(chan error, 1)
 	srv.SetLoggerV2(&serverLog{o.Log, failed}, false, false, false)
 	srv.Start()
-	s := &Server{nats: srv, tls: o.TLS != nil, token: o.Token}
+	s := &Server{nats: srv, tls: o.TLS != nil, token: o.Token, services: map[string][]*Service{}}
 	for ready := false; !ready; {
 		if ready = srv.ReadyForConnections(20 * time.Millisecond); ready {
 			break

@@ -16,7 +16,7 @@ const (
 
 const (
 	magic   = "KLVN"
-	version = 1
+	version = 2
 )
 
 // Type says what a message is. The numbers between those below are reserved: docs/protocol.md.
@@ -33,11 +33,12 @@ const (
 	TypeStale        Type = 11 // answers a message of another generation; no payload, the generation is the answerer's
 	TypeErr          Type = 12 // answers a request that was refused or that failed
 	TypeCommand      Type = 13 // from the coordinator to a replica, and the replica's answer; the payload is theirs
+	TypePut          Type = 14 // brings a blob that nobody has asked for yet, payload [Brought]; no answer
 )
 
 var typeNames = [...]string{
 	TypeGet: "GET", TypeChunk: "CHUNK", TypeHeartbeat: "HB", TypeHeartbeatAck: "HB_ACK", TypeRegister: "REGISTER", TypeGrant: "GRANT",
-	TypeLeave: "LEAVE", TypeStale: "STALE", TypeErr: "ERR", TypeCommand: "COMMAND",
+	TypeLeave: "LEAVE", TypeStale: "STALE", TypeErr: "ERR", TypeCommand: "COMMAND", TypePut: "PUT",
 }
 
 // String is the name of the type in docs/protocol.md.
@@ -52,7 +53,7 @@ func (t Type) known() bool { return int(t) < len(typeNames) && typeNames[t] != "
 
 // Bound reports whether messages of the type belong to one generation and are refused in any other. The rest tells of
 // generations, or of members that have none yet.
-func (t Type) Bound() bool { return t == TypeGet || t == TypeChunk }
+func (t Type) Bound() bool { return t == TypeGet || t == TypeChunk || t == TypePut }
 
 // Header is what every message carries. Fields that a type does not use are zero.
 type Header struct {
@@ -90,28 +91,37 @@ func checksum(b []byte) uint32 {
 }
 
 // Append appends the encoded message to dst. The error is ErrTooLarge or ErrMalformed: what Decode would refuse is not sent.
-func (m Message) Append(dst []byte) ([]byte, error) {
-	if len(m.Payload) > MaxPayload {
-		return dst, fmt.Errorf("%w: payload of %d bytes, want at most %d", ErrTooLarge, len(m.Payload), MaxPayload)
+func (m Message) Append(dst []byte) ([]byte, error) { return m.append(dst, m.Payload) }
+
+// append is Append of a message whose payload is in parts.
+func (h Header) append(dst []byte, parts ...[]byte) ([]byte, error) {
+	size := 0
+	for _, part := range parts {
+		size += len(part)
 	}
-	if err := m.check(); err != nil {
+	if size > MaxPayload {
+		return dst, fmt.Errorf("%w: payload of %d bytes, want at most %d", ErrTooLarge, size, MaxPayload)
+	}
+	if err := h.check(); err != nil {
 		return dst, err
 	}
 	start := len(dst)
 	le := binary.LittleEndian
 	dst = append(dst, magic...)
-	dst = append(dst, version, byte(m.Type), 0, 0) // no flags in version 1
-	dst = le.AppendUint64(dst, m.Experiment)
-	dst = le.AppendUint64(dst, m.Generation)
-	dst = le.AppendUint64(dst, m.Scan)
-	dst = le.AppendUint32(dst, m.Shard)
-	dst = le.AppendUint32(dst, m.Peer)
-	dst = le.AppendUint64(dst, m.Theta)
-	dst = le.AppendUint32(dst, m.Chunk)
-	dst = le.AppendUint32(dst, m.Chunks)
-	dst = le.AppendUint32(dst, uint32(len(m.Payload)))
+	dst = append(dst, version, byte(h.Type), 0, 0) // no flags
+	dst = le.AppendUint64(dst, h.Experiment)
+	dst = le.AppendUint64(dst, h.Generation)
+	dst = le.AppendUint64(dst, h.Scan)
+	dst = le.AppendUint32(dst, h.Shard)
+	dst = le.AppendUint32(dst, h.Peer)
+	dst = le.AppendUint64(dst, h.Theta)
+	dst = le.AppendUint32(dst, h.Chunk)
+	dst = le.AppendUint32(dst, h.Chunks)
+	dst = le.AppendUint32(dst, uint32(size))
 	dst = le.AppendUint32(dst, 0)
-	dst = append(dst, m.Payload...)
+	for _, part := range parts {
+		dst = append(dst, part...)
+	}
 	le.PutUint32(dst[start+HeaderSize-4:], checksum(dst[start:]))
 	return dst, nil
 }

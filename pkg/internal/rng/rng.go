@@ -48,21 +48,27 @@ const (
 
 // Philox4x32 is the Philox4x32-10 block function: 128 counter bits and 64 key bits give 128 random bits.
 func Philox4x32(counter [4]uint32, key [2]uint32) [4]uint32 {
+	c0, c1, c2, c3 := philox(counter[0], counter[1], counter[2], counter[3], key[0], key[1])
+	return [4]uint32{c0, c1, c2, c3}
+}
+
+// philox works on variables, which the compiler keeps in registers; arrays it keeps in memory, at twice the time.
+func philox(c0, c1, c2, c3, k0, k1 uint32) (uint32, uint32, uint32, uint32) {
 	for range 10 {
-		hi0, lo0 := bits.Mul32(mulA, counter[0])
-		hi1, lo1 := bits.Mul32(mulB, counter[2])
-		counter = [4]uint32{hi1 ^ counter[1] ^ key[0], lo1, hi0 ^ counter[3] ^ key[1], lo0}
-		key[0] += weylA
-		key[1] += weylB
+		hi0, lo0 := bits.Mul32(mulA, c0)
+		hi1, lo1 := bits.Mul32(mulB, c2)
+		c0, c1, c2, c3 = hi1^c1^k0, lo1, hi0^c3^k1, lo0
+		k0 += weylA
+		k1 += weylB
 	}
-	return counter
+	return c0, c1, c2, c3
 }
 
 // Uint64 is one 64-bit draw at the counter (purpose, a, b, c) under seed. The indices a, b and c are what the purpose
 // says: for Swap they are scan, ladder and pair. Indices a beyond 2^32 are folded into the key, so that scans never wrap.
 func Uint64(seed uint64, purpose Purpose, a uint64, b, c uint32) uint64 {
-	out := at(seed, purpose, a, b, c)
-	return uint64(out[0])<<32 | uint64(out[1])
+	hi, lo, _, _ := at(seed, purpose, a, b, c)
+	return uint64(hi)<<32 | uint64(lo)
 }
 
 // Uniform is a draw in (0, 1], never 0, so that its logarithm is finite. It has 53 random bits.
@@ -70,9 +76,8 @@ func Uniform(seed uint64, purpose Purpose, a uint64, b, c uint32) float64 {
 	return open(Uint64(seed, purpose, a, b, c))
 }
 
-func at(seed uint64, purpose Purpose, a uint64, b, c uint32) [4]uint32 {
-	key := [2]uint32{uint32(seed), uint32(seed>>32) ^ uint32(a>>32)*weylA}
-	return Philox4x32([4]uint32{uint32(a), b, c, uint32(purpose)}, key)
+func at(seed uint64, purpose Purpose, a uint64, b, c uint32) (uint32, uint32, uint32, uint32) {
+	return philox(uint32(a), b, c, uint32(purpose), uint32(seed), uint32(seed>>32)^uint32(a>>32)*weylA)
 }
 
 func open(u uint64) float64 { return float64(u>>11+1) * 0x1p-53 }
@@ -98,7 +103,7 @@ func New(seed uint64, purpose Purpose, a uint64, b uint32) *Stream {
 // Uint64 returns the next 64 random bits.
 func (s *Stream) Uint64() uint64 {
 	if s.left == 0 {
-		s.buf = at(s.seed, s.purpose, s.a, s.b, s.block)
+		s.buf[0], s.buf[1], s.buf[2], s.buf[3] = at(s.seed, s.purpose, s.a, s.b, s.block)
 		s.block++
 		s.left = 2
 	}
