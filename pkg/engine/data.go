@@ -1,18 +1,15 @@
 package engine
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"runtime"
 	"slices"
+	"sync"
 	"time"
 
-	"github.com/gomlx/gomlx/pkg/core/tensors"
-
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
-	"github.com/kelvin-ebm/kelvin/pkg/checkpoint"
 	"github.com/kelvin-ebm/kelvin/pkg/couplings"
 	"github.com/kelvin-ebm/kelvin/pkg/internal/rng"
 	"github.com/kelvin-ebm/kelvin/pkg/losses"
@@ -45,26 +42,38 @@ type DataConfig struct {
 	// WithinClasses couples rows of one label only.
 	WithinClasses bool
 
-	Seed  uint64
-	Shard uint32 // part of every key
+	// Layout cuts a step's batch into Layout.Split shards, each a part of its rows; the zero value is one shard. Group is the number
+	// of the trained group among those of the layout, each of which takes the next but so many batches. Local are the ids of the
+	// group's shards that are held here, nil for all, and Mesh reaches the others: every process that holds some makes the same
+	// calls, in the same order, of a trainer of its own.
+	Layout Layout
+	Group  int
+	Local  []uint32
+	Mesh   Mesh
+	// Sync averages the gradients of all groups of the layout at every step.
+	Sync bool
+
+	Seed uint64
 }
 
 // DataTrainer trains a network by a loss over rows of data. Batches are drawn and coupled on the host, a few steps ahead
 // and beside the device's work; since all randomness is counter-based, that changes no bit.
 type DataTrainer struct {
+	descent // what the optimizer keeps is with the process that holds the lead shard
 	cfg     DataConfig
-	backend *backend.Backend
-	needs   losses.Needs
+	needs   losses.Needs  // of a shard
 	energy  models.Energy // nil for a field
 	field   models.Field  // nil for an energy
 	rate    schedules.Schedule
-	params  int
 
-	theta, ema *tensors.Tensor
-	moments    []*tensors.Tensor
+	places []Place // shards of the group
+	held   []bool  // whether each is held here
+	mesh   Mesh
+	call   uint64 // steps that used the mesh: the same on every process
 
-	train     *backend.Program
+	train     *backend.Program         // a whole step, or the gradient of a shard, where several make one
 	partNames []string                 // of the packed scores, after loss and norm
+	compiling sync.Mutex               // guards chains
 	chains    map[int]*backend.Program // by number of chain steps
 	energies  *energyProgram
 
@@ -75,13 +84,17 @@ type DataTrainer struct {
 
 // NewDataTrainer checks that the loss and the network fit; programs compile at their first call.
 func NewDataTrainer(b *backend.Backend, cfg DataConfig) (*DataTrainer, error) {
-	t := &DataTrainer{cfg: cfg, backend: b, params: max(1, models.NumParams(cfg.Network)), chains: map[int]*backend.Program{}, cores: newCores(b.Confine)}
+	t := &DataTrainer{descent: descent{backend: b, optimizer: cfg.Optimizer, params: max(1, models.NumParams(cfg.Network))}, cfg: cfg,
+		chains: map[int]*backend.Program{}, cores: newCores(b.Confine)}
 	t.energy, _ = cfg.Network.(models.Energy)
 	t.field, _ = cfg.Network.(models.Field)
 	if cfg.Batch < 1 {
 		return nil, fmt.Errorf("engine: train: batch %d, want at least 1", cfg.Batch)
 	}
-	t.needs = cfg.Loss.Needs(cfg.Batch, cfg.Network.Dim())
+	if err := t.place(); err != nil {
+		return nil, err
+	}
+	t.needs = cfg.Loss.Needs(t.rows(), cfg.Network.Dim())
 	switch {
 	case t.needs.Energy && t.energy == nil:
 		return nil, errors.New("engine: the loss needs an energy, and the network is a vector field")
@@ -111,8 +124,7 @@ func shows(f models.Field) bool {
 func (t *DataTrainer) Close() {
 	t.forget()
 	t.cores.release()
-	backend.Release(t.theta, t.ema)
-	backend.Release(t.moments...)
+	t.descent.close()
 	for _, p := range append(slices.Collect(maps.Values(t.chains)), t.train) {
 		if p != nil {
 			p.Close()
@@ -150,27 +162,23 @@ func (t *DataTrainer) load(st State) error {
 		return fmt.Errorf("engine: load state: %d parameters, %d averaged, %d optimizer vectors, want %d, %d, %d", len(st.Theta), len(st.EMA),
 			len(st.Moments), t.params, b2i(t.cfg.Optimizer.EMA > 0)*t.params, t.cfg.Optimizer.moments())
 	}
-	t.forget()
-	backend.Release(t.theta, t.ema)
-	backend.Release(t.moments...)
-	t.ema, t.moments = nil, nil
-	upload := func(v []float32) *tensors.Tensor { return tensors.FromFlatDataAndDimensions(slices.Clone(v), t.params) }
-	t.theta = upload(st.Theta)
-	if st.EMA != nil {
-		t.ema = upload(st.EMA)
-	}
 	for _, m := range st.Moments {
 		if len(m) != t.params {
 			return fmt.Errorf("engine: load state: optimizer vector of %d numbers, want %d", len(m), t.params)
 		}
-		t.moments = append(t.moments, upload(m))
 	}
+	t.forget()
+	if !t.Lead() {
+		st.EMA, st.Moments = nil, nil
+	}
+	t.descent.load(st)
 	return nil
 }
 
-// prepared is the host's part of a step.
+// prepared is the host's part of a step, or a shard's part of that.
 type prepared struct {
 	step    int
+	shard   uint32    // that it is of; part of every device key
 	rows    []float32 // as they came
 	x       []float32 // in the order of the coupling
 	labels  []int32
@@ -197,16 +205,16 @@ func (t *DataTrainer) prepare(step int) prepared {
 	if t.cfg.Classes > 0 {
 		p.labels = make([]int32, n)
 	}
-	t.cfg.Rows(step, p.x, p.labels)
+	t.cfg.Rows(step*max(1, t.cfg.Layout.Groups)+t.cfg.Group, p.x, p.labels)
 	if t.cfg.DataNoise > 0 {
-		z := rng.New(t.cfg.Seed, rng.DataNoise, uint64(step), t.cfg.Shard)
+		z := rng.New(t.cfg.Seed, rng.DataNoise, uint64(step), uint32(t.cfg.Group))
 		for i := range p.x {
 			p.x[i] += float32(t.cfg.DataNoise * z.Normal())
 		}
 	}
 	p.rows = p.x
 	if t.needs.Source {
-		z := rng.New(t.cfg.Seed, rng.Source, uint64(step), t.cfg.Shard)
+		z := rng.New(t.cfg.Seed, rng.Source, uint64(step), uint32(t.cfg.Group))
 		p.source = make([]float32, n*dim)
 		for i := range p.source {
 			p.source[i] = float32(z.Normal())
@@ -216,15 +224,32 @@ func (t *DataTrainer) prepare(step int) prepared {
 		}
 	}
 	if p.labels != nil && t.cfg.LabelDropout > 0 {
-		u := rng.New(t.cfg.Seed, rng.LabelDrop, uint64(step), t.cfg.Shard)
+		u := rng.New(t.cfg.Seed, rng.LabelDrop, uint64(step), uint32(t.cfg.Group))
 		for i := range p.labels {
 			if u.Float64() < t.cfg.LabelDropout {
 				p.labels[i] = int32(t.field.Classes())
 			}
 		}
 	}
+	return p
+}
+
+// part is what shard i works on, with the starts of its chains.
+func (t *DataTrainer) part(p prepared, i int) prepared {
+	dim, n := t.cfg.Network.Dim(), t.rows()
+	p.shard = t.places[i].ID
+	cut := func(v []float32, width int) []float32 {
+		if v == nil {
+			return nil
+		}
+		return v[i*n*width : (i+1)*n*width]
+	}
+	p.rows, p.x, p.source, p.weights = cut(p.rows, dim), cut(p.x, dim), cut(p.source, dim), cut(p.weights, 1)
+	if p.labels != nil {
+		p.labels = p.labels[i*n : (i+1)*n]
+	}
 	if c := t.needs.Chains; c != nil {
-		s := rng.New(t.cfg.Seed, rng.LossChains, uint64(step), t.cfg.Shard)
+		s := rng.New(t.cfg.Seed, rng.LossChains, uint64(p.step), p.shard)
 		take := func(from []float32, rows int) {
 			order := s.Perm(n)
 			for i := range rows {
@@ -244,7 +269,7 @@ func (t *DataTrainer) pair(p *prepared) error {
 		return nil
 	}
 	dim := t.cfg.Network.Dim()
-	u := rng.New(t.cfg.Seed, rng.Coupling, uint64(p.step), t.cfg.Shard)
+	u := rng.New(t.cfg.Seed, rng.Coupling, uint64(p.step), uint32(t.cfg.Group))
 	var pairing couplings.Pairing
 	var err error
 	if t.cfg.WithinClasses {
@@ -314,20 +339,9 @@ func (t *DataTrainer) TrainStep() (report Report, err error) {
 	if batch.err != nil {
 		return Report{}, batch.err
 	}
-	if t.train == nil {
-		p, err := t.compileTrain()
-		if err != nil {
-			return Report{}, err
-		}
-		t.train = p
-	}
 	start := time.Now()
-	negatives, err := t.runChains(batch)
-	if err != nil {
-		return Report{}, err
-	}
 	rate := t.rate.At(t.step)
-	packed, err := t.update(batch, negatives, rate)
+	packed, err := t.learn(batch, rate)
 	if err != nil {
 		return Report{}, err
 	}
@@ -343,114 +357,4 @@ func (t *DataTrainer) TrainStep() (report Report, err error) {
 		}
 	}
 	return report, nil
-}
-
-// dataMeta is what a cut holds beside arrays.
-type dataMeta struct {
-	Seed  uint64 `json:"seed"`
-	Step  int    `json:"step"`
-	Batch int    `json:"batch"`
-	Dim   int    `json:"dim"`
-}
-
-func (t *DataTrainer) meta() dataMeta {
-	return dataMeta{Seed: t.cfg.Seed, Step: t.step, Batch: t.cfg.Batch, Dim: t.cfg.Network.Dim()}
-}
-
-// Cut takes a consistent snapshot of the training: parameters, optimizer and step.
-func (t *DataTrainer) Cut() (checkpoint.Cut, error) {
-	if t.theta == nil {
-		return checkpoint.Cut{}, ErrNotStarted
-	}
-	st, err := t.state()
-	if err != nil {
-		return checkpoint.Cut{}, err
-	}
-	if i := slices.IndexFunc(st.Theta, notFinite); i >= 0 {
-		return checkpoint.Cut{}, &NonFiniteError{t.step, fmt.Sprintf("parameter (number %d)", i), float64(st.Theta[i])}
-	}
-	files := map[string][]checkpoint.Tensor{"params": named(t.cfg.Network, st.Theta)}
-	if st.EMA != nil {
-		files["ema"] = named(t.cfg.Network, st.EMA)
-	}
-	for i, m := range st.Moments {
-		files["optimizer"] = append(files["optimizer"], vector(fmt.Sprintf("moment%d", i+1), m))
-	}
-	raw, err := json.Marshal(t.meta())
-	if err != nil {
-		return checkpoint.Cut{}, err
-	}
-	return checkpoint.Cut{Step: t.step, Files: files, Meta: raw}, nil
-}
-
-func (t *DataTrainer) state() (st State, err error) {
-	read := func(from *tensors.Tensor) (v []float32) {
-		if from != nil && err == nil {
-			v, err = backend.Read[float32](from)
-		}
-		return v
-	}
-	st.Theta, st.EMA = read(t.theta), read(t.ema)
-	for _, m := range t.moments {
-		st.Moments = append(st.Moments, read(m))
-	}
-	if err != nil {
-		return State{}, fmt.Errorf("engine: read state: %w", err)
-	}
-	return st, nil
-}
-
-// Restore puts the trainer where the cut was taken.
-func (t *DataTrainer) Restore(cut *checkpoint.Cut) error {
-	fail := func(err error) error { return fmt.Errorf("engine: restore the cut of step %d: %w", cut.Step, err) }
-	var got dataMeta
-	if err := json.Unmarshal(cut.Meta, &got); err != nil {
-		return fail(err)
-	}
-	want := t.meta()
-	if want.Step = got.Step; got != want {
-		return fail(fmt.Errorf("seed %d, batch %d, dimension %d, the experiment has %d, %d, %d", got.Seed, got.Batch, got.Dim, want.Seed, want.Batch, want.Dim))
-	}
-	st := State{}
-	var err error
-	if st.Theta, err = flat(t.cfg.Network, cut.Files["params"]); err != nil {
-		return fail(err)
-	}
-	if t.cfg.Optimizer.EMA > 0 {
-		if st.EMA, err = flat(t.cfg.Network, cut.Files["ema"]); err != nil {
-			return fail(err)
-		}
-	}
-	for i := range t.cfg.Optimizer.moments() {
-		m, err := checkpoint.Values[float32](cut.Files["optimizer"], fmt.Sprintf("moment%d", i+1), -1)
-		if err != nil {
-			return fail(err)
-		}
-		st.Moments = append(st.Moments, m)
-	}
-	if err := t.load(st); err != nil {
-		return fail(err)
-	}
-	t.step = got.Step
-	return nil
-}
-
-// Theta copies the parameters to the host, those averaged over the steps where the optimizer keeps them.
-func (t *DataTrainer) Theta() ([]float32, error) {
-	if t.theta == nil {
-		return nil, ErrNotStarted
-	}
-	if t.ema != nil {
-		return backend.Read[float32](t.ema)
-	}
-	return backend.Read[float32](t.theta)
-}
-
-// Params are the parameters of Theta by name.
-func (t *DataTrainer) Params() ([]checkpoint.Tensor, error) {
-	theta, err := t.Theta()
-	if err != nil {
-		return nil, err
-	}
-	return named(t.cfg.Network, theta), nil
 }

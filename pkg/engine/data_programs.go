@@ -17,7 +17,7 @@ import (
 
 // batchInputs are the inputs that a step's batch brings, in the order of batchTensors.
 func (t *DataTrainer) batchInputs() []backend.Input {
-	n, dim := t.cfg.Batch, t.cfg.Network.Dim()
+	n, dim := t.rows(), t.cfg.Network.Dim()
 	in := []backend.Input{{Name: "rows", Shape: shapes.Make(f32, n, dim)}}
 	if t.cfg.Classes > 0 {
 		in = append(in, backend.Input{Name: "labels", Shape: shapes.Make(dtypes.Int32, n)})
@@ -39,7 +39,7 @@ func (t *DataTrainer) batchInputs() []backend.Input {
 
 // batchTensors are the arrays of batchInputs but for the negatives, which are on the device.
 func (t *DataTrainer) batchTensors(p prepared, negatives *tensors.Tensor) []*tensors.Tensor {
-	n, dim := t.cfg.Batch, t.cfg.Network.Dim()
+	n, dim := t.rows(), t.cfg.Network.Dim()
 	in := []*tensors.Tensor{tensors.FromFlatDataAndDimensions(p.x, n, dim)}
 	if t.cfg.Classes > 0 {
 		in = append(in, tensors.FromFlatDataAndDimensions(p.labels, n))
@@ -67,7 +67,7 @@ func (t *DataTrainer) batchTensors(p prepared, negatives *tensors.Tensor) []*ten
 	if negatives != nil {
 		in = append(in, negatives)
 	}
-	return append(in, deviceKey(t.cfg.Seed, rng.LossDraws, uint64(p.step), t.cfg.Shard, 0))
+	return append(in, deviceKey(t.cfg.Seed, rng.LossDraws, uint64(p.step), p.shard, 0))
 }
 
 func deviceKey(seed uint64, purpose rng.Purpose, at uint64, shard, block uint32) *tensors.Tensor {
@@ -155,23 +155,40 @@ func (t *DataTrainer) model(pieces []*Node) losses.Model {
 	return m
 }
 
-func (t *DataTrainer) compileTrain() (*backend.Program, error) {
-	in := t.cfg.Optimizer.weightInputs(t.params)
-	in = append(in, backend.Input{Name: "hyper", Shape: shapes.Make(f32, hyperSize)})
+// compileTrain compiles a whole step, or with shared the gradient of a shard: its outputs are then [P], loss, norm 0 and parts.
+func (t *DataTrainer) compileTrain(shared bool) (*backend.Program, error) {
+	var in []backend.Input
+	if shared {
+		in = []backend.Input{{Name: "theta", Shape: shapes.Make(f32, t.params)}}
+	} else {
+		in = append(t.optimizer.weightInputs(t.params), backend.Input{Name: "hyper", Shape: shapes.Make(f32, hyperSize)})
+	}
 	in = append(in, t.batchInputs()...)
 	return backend.Compile(t.backend, "train", in, func(nodes []*Node) []*Node {
 		r := &reader{nodes}
-		w := t.cfg.Optimizer.readWeights(r)
-		hyper := r.next()
+		var w weights
+		var hyper *Node
+		if shared {
+			w.theta = r.next()
+		} else {
+			w, hyper = t.optimizer.readWeights(r), r.next()
+		}
 		batch := t.batch(r)
 		pieces := models.Unpack(t.cfg.Network, w.theta)
 		result := t.cfg.Loss.Build(t.model(pieces), batch)
 		if !result.Loss.IsScalar() {
 			panic(fmt.Errorf("a loss of %s, want a scalar", result.Loss.Shape()))
 		}
-		w, norm := t.cfg.Optimizer.descend(w, result.Loss, pieces, hyper)
-		out := w.nodes()
-		scores := []*Node{vec(result.Loss), vec(norm)}
+		gradient := flatten(Gradient(result.Loss, pieces...))
+		var out []*Node
+		norm, scores := ScalarZero(gradient.Graph(), f32), []*Node{}
+		if shared {
+			scores = append(scores, gradient)
+		} else {
+			w, norm = t.optimizer.descendBy(w, gradient, hyper)
+			out = w.nodes()
+		}
+		scores = append(scores, vec(result.Loss), vec(norm))
 		t.partNames = t.partNames[:0]
 		for _, p := range result.Parts {
 			t.partNames = append(t.partNames, p.Name)
@@ -179,42 +196,6 @@ func (t *DataTrainer) compileTrain() (*backend.Program, error) {
 		}
 		return append(out, Concatenate(scores, 0))
 	})
-}
-
-// update runs the training program and reads the scores.
-func (t *DataTrainer) update(batch prepared, negatives *tensors.Tensor, rate float64) ([]float32, error) {
-	states := []**tensors.Tensor{&t.theta}
-	if t.ema != nil {
-		states = append(states, &t.ema)
-	}
-	for i := range t.moments {
-		states = append(states, &t.moments[i])
-	}
-	hosts := append([]*tensors.Tensor{tensors.FromFlatDataAndDimensions(t.cfg.Optimizer.hyper(rate, t.step), hyperSize)}, t.batchTensors(batch, negatives)...)
-	defer backend.Release(hosts...)
-	var in []*tensors.Tensor
-	var donate []bool
-	for _, s := range states {
-		in, donate = append(in, *s), append(donate, true)
-	}
-	for _, h := range hosts {
-		in, donate = append(in, h), append(donate, true)
-	}
-	out, err := t.train.RunDonating(donate, in...)
-	if err != nil {
-		return nil, fmt.Errorf("engine: %w", err)
-	}
-	for i, s := range states {
-		backend.Release(*s) // the host's side of a donated tensor
-		*s = out[i]
-	}
-	packed := out[len(states)]
-	defer backend.Release(packed)
-	values, err := backend.Read[float32](packed)
-	if err != nil {
-		return nil, fmt.Errorf("engine: read results: %w", err)
-	}
-	return values, nil
 }
 
 // runChains runs the loss's chains from their starts, in blocks, and leaves their ends on the device; nil for a loss
@@ -230,14 +211,10 @@ func (t *DataTrainer) runChains(batch prepared) (*tensors.Tensor, error) {
 	}
 	for at, block := 0, uint32(1); at < c.Steps; block++ {
 		n := min(c.Steps-at, maxBlock)
-		p := t.chains[n]
-		if p == nil {
-			var err error
-			if p, err = t.compileChains(n); err != nil {
-				backend.Release(x)
-				return nil, err
-			}
-			t.chains[n] = p
+		p, err := t.chainSteps(n)
+		if err != nil {
+			backend.Release(x)
+			return nil, err
 		}
 		temperatures := make([]float32, 0, n*c.Rows)
 		for m := range n {
@@ -246,7 +223,7 @@ func (t *DataTrainer) runChains(batch prepared) (*tensors.Tensor, error) {
 			}
 		}
 		table := tensors.FromFlatDataAndDimensions(temperatures, n, c.Rows)
-		key := deviceKey(t.cfg.Seed, rng.LossDraws, uint64(batch.step), t.cfg.Shard, block)
+		key := deviceKey(t.cfg.Seed, rng.LossDraws, uint64(batch.step), batch.shard, block)
 		out, err := p.RunDonating([]bool{false, true, true, true}, t.theta, x, table, key)
 		backend.Release(x, table, key)
 		if err != nil {
@@ -256,6 +233,20 @@ func (t *DataTrainer) runChains(batch prepared) (*tensors.Tensor, error) {
 		at += n
 	}
 	return x, nil
+}
+
+// chainSteps gives the program of n chain steps, which the shards share.
+func (t *DataTrainer) chainSteps(n int) (*backend.Program, error) {
+	t.compiling.Lock()
+	defer t.compiling.Unlock()
+	if t.chains[n] == nil {
+		p, err := t.compileChains(n)
+		if err != nil {
+			return nil, err
+		}
+		t.chains[n] = p
+	}
+	return t.chains[n], nil
 }
 
 func (t *DataTrainer) compileChains(n int) (*backend.Program, error) {
@@ -283,8 +274,11 @@ func (t *DataTrainer) compileChains(n int) (*backend.Program, error) {
 // Energies evaluates E over the temperature of the loss at points x [n·dim], in float32, with the averaged parameters where
 // the optimizer keeps them: minus the log of the density that the loss teaches, up to a constant.
 func (t *DataTrainer) Energies(x []float32) ([]float64, error) {
-	if t.energy == nil {
+	switch {
+	case t.energy == nil:
 		return nil, ErrNoEnergy
+	case !t.Lead():
+		return nil, ErrNotLead
 	}
 	if t.energies == nil {
 		t.energies = newEnergyProgram(t.backend, t.cfg.Network.Dim(), t.params, func(theta, x *Node) *Node {

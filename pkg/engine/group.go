@@ -44,6 +44,9 @@ type group struct {
 	// sync averages the gradients of all groups at every step, whose leads make the same calls; trained is the last such call.
 	sync    bool
 	trained uint64
+	onAll   bool             // every shard computes a part of the gradient
+	slope   *backend.Program // that part, compiled at the first step
+	backend *backend.Backend
 
 	home []placed // of each row of the group: where it is when every chain is in its own row
 	// labels is, under exchange of labels by shards of one rung, the row whose place holds the chain of each row; nil otherwise.
@@ -64,13 +67,13 @@ func newGroup(b *backend.Backend, spec Spec, layout Layout, number int, local []
 	switch {
 	case layout.Rungs != spec.Rungs || layout.Chains != spec.Chains:
 		return nil, fmt.Errorf("engine: group: layout of %d rungs and %d chains, want %d and %d", layout.Rungs, layout.Chains, spec.Rungs, spec.Chains)
-	case spec.pooled() || spec.FromData:
-		return nil, errors.New("engine: group: a replay buffer larger than its chains, fresh starts and chains from the data need all chains on one shard: want split 1, placement ladder")
+	case spec.pooled():
+		return nil, errors.New("engine: group: a replay buffer larger than its chains and fresh starts need all chains on one shard: want split 1, placement ladder")
 	}
 	if mesh == nil {
 		mesh = &LocalMesh{}
 	}
-	g := &group{spec: spec, layout: layout, places: layout.Shards(number), mesh: mesh, home: make([]placed, spec.rows())}
+	g := &group{backend: b, spec: spec, layout: layout, places: layout.Shards(number), mesh: mesh, home: make([]placed, spec.rows())}
 	defer func() {
 		if err != nil {
 			g.Close()
@@ -94,7 +97,7 @@ func newGroup(b *backend.Backend, spec Spec, layout Layout, number int, local []
 		compiled[shard.spec.drawn() > 0] = shard.programs
 		g.shards = append(g.shards, shard)
 		if i == layout.Lead() {
-			g.lead = &lead{spec: spec, backend: b, params: shard.params}
+			g.lead = newLead(b, spec, shard.params)
 		}
 	}
 	return g, nil
@@ -126,6 +129,9 @@ func (g *group) Close() {
 	}
 	if g.lead != nil {
 		g.lead.close()
+	}
+	if g.slope != nil {
+		g.slope.Close()
 	}
 }
 
@@ -207,10 +213,8 @@ func (g *group) Theta() ([]float32, error) {
 		return nil, ErrNotLead
 	case g.lead.theta == nil:
 		return nil, nil
-	case g.lead.ema != nil:
-		return backend.Read[float32](g.lead.ema)
 	}
-	return backend.Read[float32](g.lead.theta)
+	return g.lead.evaluated()
 }
 
 // Energies evaluates E at points x [n·dim] with the parameters of Theta.

@@ -9,107 +9,132 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/averaging"
 )
 
-// Train makes one training step: sweep → negatives to the lead → optimizer step → parameters to all → explore.
+// Train makes one training step: sweep → negatives to those who learn from them → gradient → optimizer step of the lead →
+// parameters to all → explore.
 func (g *group) Train(scan uint64, step int, lr float64, positives []float32, d Draw) (Result, error) {
 	g.call++
+	live := &liveRows{g: g, read: make([][]float32, len(g.shards))}
 	negatives := g.negativeRows(d.Perm)
-	draws, err := g.exchange(d, negatives)
+	if err := g.sendNegatives(negatives, live); err != nil {
+		return Result{}, err
+	}
+	draws, err := g.exchange(d, live)
+	if err != nil {
+		return Result{}, err
+	}
+	theta, scores, err := g.learn(lr, step, positives, negatives, live, d.Weights)
 	if err != nil {
 		return Result{}, err
 	}
 	key := Key{Shard: g.places[g.layout.Lead()].ID, Kind: ThetaBlob, Scan: g.call}
-	var scores Scores
 	if g.lead != nil {
-		in := stepInput{positives: positives, weights: d.Weights}
-		if in.negatives, err = g.negatives(negatives); err != nil {
-			return Result{}, err
-		}
-		var theta []float32
-		if theta, scores, err = g.learn(lr, step, in); err != nil {
-			return Result{}, err
-		}
 		g.mesh.Post(key, numberBytes(append(slices.Clone(theta), scores.packed()...)))
-		g.spread(theta)
 	} else {
 		v, err := pull[float32](g.mesh, key, len(g.theta)+NumScores)
 		if err != nil {
 			return Result{}, err
 		}
-		g.spread(v[:len(v)-NumScores])
-		scores = unpackScores(to64(v[len(v)-NumScores:]))
+		theta, scores = v[:len(v)-NumScores], unpackScores(to64(v[len(v)-NumScores:]))
 	}
+	g.spread(theta)
 	g.trained = g.call
 	r, err := g.explore(scan, d.Perm, draws)
 	r.Scores = scores
 	return r, err
 }
 
-// learn makes the optimizer step at the lead; with sync, down the mean gradient of all groups.
-func (g *group) learn(lr float64, step int, in stepInput) ([]float32, Scores, error) {
-	if !g.sync {
-		return g.lead.step(lr, step, in)
+// learn makes the optimizer step, and gives the parameters after it where the lead is held.
+func (g *group) learn(lr float64, step int, positives []float32, negatives []negative, live *liveRows, weights []float32) (theta []float32, scores Scores, err error) {
+	var own []float32 // gradient of the group
+	switch {
+	case g.onAll:
+		own, scores, err = g.gradient(positives, negatives, live, weights)
+	case g.lead != nil:
+		in := stepInput{positives: positives, weights: weights}
+		if in.negatives, err = g.negatives(g.layout.Lead(), negatives, live); err != nil {
+			return nil, Scores{}, err
+		}
+		if !g.sync {
+			return g.lead.step(lr, step, in)
+		}
+		own, scores, err = g.lead.slope(in)
 	}
-	own, scores, err := g.lead.slope(in)
-	if err != nil {
+	if err != nil || g.lead == nil {
 		return nil, Scores{}, err
 	}
-	leads := make([][]float32, g.layout.Groups)
-	key := Key{Shard: g.places[g.layout.Lead()].ID, Kind: GradientBlob, Scan: g.call}
-	g.mesh.Post(key, numberBytes(own))
-	for i := range leads {
-		key.Shard = g.layout.Shards(i)[g.layout.Lead()].ID
-		if leads[i], err = pull[float32](g.mesh, key, len(own)); err != nil {
+	if g.sync {
+		if own, err = meanOverGroups(g.mesh, g.layout, g.call, g.places, own); err != nil {
 			return nil, Scores{}, err
+		}
+	}
+	theta, scores.GradNorm, err = g.lead.descend(lr, step, own)
+	return theta, scores, err
+}
+
+// meanOverGroups is the mean gradient of all groups, whose leads make the same calls.
+func meanOverGroups(mesh Mesh, layout Layout, call uint64, places []Place, own []float32) ([]float32, error) {
+	leads := make([][]float32, layout.Groups)
+	key := Key{Shard: places[layout.Lead()].ID, Kind: GradientBlob, Scan: call}
+	mesh.Post(key, numberBytes(own))
+	for i := range leads {
+		var err error
+		key.Shard = layout.Shards(i)[layout.Lead()].ID
+		if leads[i], err = pull[float32](mesh, key, len(own)); err != nil {
+			return nil, err
 		}
 	}
 	mean := make([]float32, len(own))
 	if err := averaging.Mean(mean, leads, nil); err != nil {
-		return nil, Scores{}, fmt.Errorf("engine: %w", err)
+		return nil, fmt.Errorf("engine: %w", err)
 	}
-	theta, norm, err := g.lead.descend(lr, step, mean)
-	scores.GradNorm = norm
-	return theta, scores, err
+	return mean, nil
 }
 
 // Scan explores once without training.
 func (g *group) Scan(scan uint64, d Draw) (Result, error) {
 	g.call++
-	draws, err := g.exchange(d, nil)
+	draws, err := g.exchange(d, &liveRows{g: g, read: make([][]float32, len(g.shards))})
 	if err != nil {
 		return Result{}, err
 	}
 	return g.explore(scan, d.Perm, draws)
 }
 
+// liveRows reads the states of shards that are held here, each shard's at most once in a call.
+type liveRows struct {
+	g    *group
+	read [][]float32
+}
+
+// rows are those of a shard, [rows·dim].
+func (l *liveRows) rows(shard int, rows []int32) ([]float32, error) {
+	if l.read[shard] == nil {
+		var err error
+		if l.read[shard], err = l.g.shards[shard].rawLive(); err != nil {
+			return nil, err
+		}
+	}
+	dim := l.g.spec.dim()
+	out := make([]float32, 0, len(rows)*dim)
+	for _, row := range rows {
+		out = append(out, l.read[shard][int(row)*dim:(int(row)+1)*dim]...)
+	}
+	return out, nil
+}
+
 // exchange applies a sweep: it posts the states that go elsewhere, pulls those that come, and says what each local shard
-// starts from. The states of negatives go to the lead.
-func (g *group) exchange(d Draw, negatives []placed) ([]Draw, error) {
+// starts from.
+func (g *group) exchange(d Draw, live *liveRows) ([]Draw, error) {
+	dim := g.spec.dim()
+	if g.spec.FromData {
+		draws := make([]Draw, len(g.shards))
+		for i, p := range g.places {
+			p.each(g.spec.Chains, func(_, of int) { draws[i].Starts = append(draws[i].Starts, d.Starts[of*dim:(of+1)*dim]...) })
+		}
+		return draws, nil
+	}
 	if len(d.Perm) != g.spec.rows() {
 		return nil, fmt.Errorf("engine: draw: permutation: length %d, want %d", len(d.Perm), g.spec.rows())
-	}
-	dim := g.spec.dim()
-	live := make([][]float32, len(g.shards)) // of the local shards, read at most once
-	pack := func(shard int, rows []int32) ([]byte, error) {
-		if live[shard] == nil {
-			var err error
-			if live[shard], err = g.shards[shard].rawLive(); err != nil {
-				return nil, err
-			}
-		}
-		out := make([]float32, 0, len(rows)*dim)
-		for _, row := range rows {
-			out = append(out, live[shard][int(row)*dim:(int(row)+1)*dim]...)
-		}
-		return numberBytes(out), nil
-	}
-	for shard, rows := range g.byShard(negatives) {
-		if len(rows) > 0 && g.shards[shard] != nil {
-			data, err := pack(shard, rows)
-			if err != nil {
-				return nil, err
-			}
-			g.mesh.Post(Key{Shard: g.places[shard].ID, Kind: NegativesBlob, Scan: g.call}, data)
-		}
 	}
 	if g.movesLabels() {
 		g.labels = permuted(g.labels, d.Perm, 1)
@@ -131,11 +156,11 @@ func (g *group) exchange(d Draw, negatives []placed) ([]Draw, error) {
 		if g.shards[m.from] == nil {
 			continue
 		}
-		data, err := pack(m.from, m.fromRows)
+		rows, err := live.rows(m.from, m.fromRows)
 		if err != nil {
 			return nil, err
 		}
-		g.mesh.Post(Key{Shard: g.places[m.from].ID, Kind: RowsBlob, Scan: g.call, To: g.places[m.to].ID}, data)
+		g.mesh.Post(Key{Shard: g.places[m.from].ID, Kind: RowsBlob, Scan: g.call, To: g.places[m.to].ID}, numberBytes(rows))
 	}
 	for i, s := range g.shards {
 		if s != nil {
@@ -184,54 +209,6 @@ func (g *group) moves(perm []int32) []move {
 		out[i].fromRows, out[i].toRows = append(out[i].fromRows, int32(from.row)), append(out[i].toRows, int32(to.row))
 	}
 	return out
-}
-
-// negativeRows are the places, before a sweep, of the chains that are the negatives of a step after it, in the order of the
-// ladders. The rows of a shard that is elsewhere are right in number alone.
-func (g *group) negativeRows(perm []int32) []placed {
-	var out []placed
-	for of := g.spec.rows() - g.spec.negatives(); of < g.spec.rows(); of++ {
-		from := perm[of]
-		if g.movesLabels() {
-			from = g.labels[from]
-		}
-		at := g.home[from]
-		if s := g.shards[at.shard]; s != nil && s.place != nil { // labels within the shard
-			at.row = int(s.place[at.row])
-		}
-		out = append(out, at)
-	}
-	return out
-}
-
-// byShard are the rows of each shard among places, in their order.
-func (g *group) byShard(places []placed) [][]int32 {
-	out := make([][]int32, len(g.shards))
-	for _, at := range places {
-		out[at.shard] = append(out[at.shard], int32(at.row))
-	}
-	return out
-}
-
-// negatives gathers the states of negatives, [negatives·dim].
-func (g *group) negatives(rows []placed) ([]float32, error) {
-	dim := g.spec.dim()
-	parts := make([][]float32, len(g.shards))
-	for shard, of := range g.byShard(rows) {
-		if len(of) == 0 {
-			continue
-		}
-		var err error
-		if parts[shard], err = pull[float32](g.mesh, Key{Shard: g.places[shard].ID, Kind: NegativesBlob, Scan: g.call}, len(of)*dim); err != nil {
-			return nil, err
-		}
-	}
-	out := make([]float32, 0, len(rows)*dim)
-	for _, at := range rows {
-		out = append(out, parts[at.shard][:dim]...)
-		parts[at.shard] = parts[at.shard][dim:]
-	}
-	return out, nil
 }
 
 // explore lets every local shard explore, side by side, and gathers what all of them found.

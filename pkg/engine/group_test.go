@@ -136,20 +136,22 @@ func trainGroup(t *testing.T, b *backend.Backend, cfg TrainerConfig, held [][]ui
 func TestPlacesOfShardsChangeNoBit(t *testing.T) {
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
 		for _, tc := range []struct {
-			placement, exchange string
-			split               int
-			rich, everywhere    bool
+			placement, exchange, gradientOn string
+			split                           int
+			rich, everywhere                bool
 		}{
-			{"ladder", "state", 4, false, false}, {"ladder", "label", 2, false, false}, {"rung", "state", 1, false, false}, {"rung", "label", 2, false, false},
-			{"ladder", "state", 4, true, false}, {"ladder", "label", 2, true, true}, {"rung", "state", 1, true, false}, {"rung", "state", 2, true, true},
-			{"rung", "label", 2, true, false},
+			{"ladder", "state", "all", 4, false, false}, {"ladder", "label", "cold", 2, false, false}, {"rung", "state", "cold", 1, false, false},
+			{"rung", "label", "all", 2, false, false}, {"ladder", "state", "cold", 4, true, false}, {"ladder", "label", "all", 2, true, true},
+			{"rung", "state", "all", 1, true, false}, {"rung", "state", "cold", 2, true, true}, {"rung", "label", "all", 1, true, false},
+			{"rung", "label", "cold", 2, true, false},
 		} {
 			if b.Kind() != backend.Go && !tc.everywhere { // compiles long
 				continue
 			}
-			t.Run(fmt.Sprintf("%s, %s, split %d, rich %t", tc.placement, tc.exchange, tc.split, tc.rich), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, %s, split %d, gradient on %s, rich %t", tc.placement, tc.exchange, tc.split, tc.gradientOn, tc.rich), func(t *testing.T) {
 				layout := Layout{Placement: tc.placement, Split: tc.split, Rungs: 3, Chains: 8, Groups: 1}
 				cfg := groupTraining(t, layout, tc.exchange, func(c *TrainerConfig) {
+					c.GradientOn = tc.gradientOn
 					if tc.rich { // the first refit is at the fourth fence
 						c.Spec.Weighted, c.Spec.Virtual, c.Spec.Variational = true, true, true
 						c.Tempering.VirtualSwaps, c.Tempering.Reference, c.Tempering.AdaptEvery = true, "variational", 1

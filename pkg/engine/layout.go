@@ -88,3 +88,9 @@ func (p Place) each(chains int, f func(row, of int)) {
 		}
 	}
 }
+
+// PartOf is part i of n of so many things, from and to, as even as can be: what one of n shards gets of a batch or of the ladders.
+func PartOf(things, i, n int) (from, to int) { return things * i / n, things * (i + 1) / n }
+
+// largestPart is the size of the largest.
+func largestPart(things, n int) int { return (things + n - 1) / n }

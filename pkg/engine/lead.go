@@ -1,9 +1,6 @@
 package engine
 
 import (
-	"fmt"
-	"slices"
-
 	. "github.com/gomlx/gomlx/pkg/core/graph"
 	"github.com/gomlx/gomlx/pkg/core/shapes"
 	"github.com/gomlx/gomlx/pkg/core/tensors"
@@ -15,60 +12,29 @@ import (
 
 // lead makes the optimizer steps of a group whose chains are on several shards: it alone holds the optimizer's state.
 type lead struct {
-	spec    Spec // of the whole group
-	backend *backend.Backend
-	params  int
+	descent
+	spec Spec // of the whole group
 
-	theta, ema *tensors.Tensor
-	moments    []*tensors.Tensor
+	learn    *backend.Program // a whole step
+	gradient *backend.Program // its first half, where the gradient is averaged over groups before the second
+}
 
-	learn           *backend.Program // a whole step
-	gradient, apply *backend.Program // its two halves, where the gradient is averaged over groups in between
+func newLead(b *backend.Backend, spec Spec, params int) *lead {
+	return &lead{descent: descent{backend: b, optimizer: spec.Optimizer, params: params}, spec: spec}
 }
 
 func (l *lead) close() {
-	backend.Release(l.theta, l.ema)
-	backend.Release(l.moments...)
-	for _, p := range []*backend.Program{l.learn, l.gradient, l.apply} {
+	l.descent.close()
+	for _, p := range []*backend.Program{l.learn, l.gradient} {
 		if p != nil {
 			p.Close()
 		}
 	}
 }
 
-func (l *lead) load(st State) {
-	vector := func(v []float32) *tensors.Tensor {
-		return tensors.FromFlatDataAndDimensions(slices.Clone(v), l.params)
-	}
-	backend.Release(l.theta, l.ema)
-	backend.Release(l.moments...)
-	l.theta, l.ema, l.moments = vector(st.Theta), nil, nil
-	if st.EMA != nil {
-		l.ema = vector(st.EMA)
-	}
-	for _, m := range st.Moments {
-		l.moments = append(l.moments, vector(m))
-	}
-}
-
-func (l *lead) setTheta(theta []float32) {
-	backend.Release(l.theta)
-	l.theta = tensors.FromFlatDataAndDimensions(slices.Clone(theta), l.params)
-}
-
-// state copies what load took to the host.
-func (l *lead) state() (st State, err error) {
-	var host readout
-	host.weights(&st, l.theta, l.ema, l.moments)
-	if host.err != nil {
-		return State{}, fmt.Errorf("engine: read state: %w", host.err)
-	}
-	return st, nil
-}
-
 // stepInput is what a step learns from: positives [batch·dim], negatives [negatives·dim] and, with Spec.Weighted, their
-// weights.
-type stepInput struct{ positives, negatives, weights []float32 }
+// weights. A slice of them has weights always, for positives too.
+type stepInput struct{ positives, positiveWeights, negatives, weights []float32 }
 
 // step makes one optimizer step and returns the parameters after it, [P], and the numbers of [Scores].
 func (l *lead) step(lr float64, step int, in stepInput) (theta []float32, scores Scores, err error) {
@@ -79,7 +45,7 @@ func (l *lead) step(lr float64, step int, in stepInput) (theta []float32, scores
 	}
 	c := &call{}
 	l.addWeights(c)
-	c.host(tensors.FromFlatDataAndDimensions(l.spec.Optimizer.hyper(lr, step), hyperSize))
+	c.host(tensors.FromFlatDataAndDimensions(l.optimizer.hyper(lr, step), hyperSize))
 	l.addInput(c, in)
 	packed, err := c.run(l.learn)
 	if err != nil {
@@ -104,43 +70,6 @@ func (l *lead) slope(in stepInput) (gradient []float32, scores Scores, err error
 		return nil, Scores{}, err
 	}
 	return packed[:l.params], unpackScores(to64(packed[l.params:])), nil
-}
-
-// descend makes an optimizer step down a gradient, and returns the parameters after it and the gradient's norm.
-func (l *lead) descend(lr float64, step int, gradient []float32) (theta []float32, norm float64, err error) {
-	if l.apply == nil {
-		if l.apply, err = l.compileApply(); err != nil {
-			return nil, 0, err
-		}
-	}
-	c := &call{}
-	l.addWeights(c)
-	c.host(tensors.FromFlatDataAndDimensions(l.spec.Optimizer.hyper(lr, step), hyperSize))
-	c.host(tensors.FromFlatDataAndDimensions(gradient, l.params))
-	packed, err := c.run(l.apply)
-	if err != nil {
-		return nil, 0, err
-	}
-	theta, err = l.read()
-	return theta, float64(packed[0]), err
-}
-
-func (l *lead) read() ([]float32, error) {
-	theta, err := backend.Read[float32](l.theta)
-	if err != nil {
-		return nil, fmt.Errorf("engine: read parameters: %w", err)
-	}
-	return theta, nil
-}
-
-func (l *lead) addWeights(c *call) {
-	c.state(&l.theta)
-	if l.ema != nil {
-		c.state(&l.ema)
-	}
-	for i := range l.moments {
-		c.state(&l.moments[i])
-	}
 }
 
 func (l *lead) addInput(c *call, in stepInput) {
@@ -171,18 +100,18 @@ func (l *lead) loss(r *reader, pieces []*Node) losses.Terms {
 	if l.spec.Weighted {
 		weights = r.next()
 	}
-	return l.spec.loss(models.At(l.spec.Network, pieces), weights).Build(positives, negatives)
+	return l.spec.loss(models.At(l.spec.Network, pieces), nil, weights).Build(positives, negatives)
 }
 
 func (l *lead) compileLearn() (*backend.Program, error) {
-	in := append(l.spec.Optimizer.weightInputs(l.params), backend.Input{Name: "hyper", Shape: shapes.Make(f32, hyperSize)})
+	in := append(l.optimizer.weightInputs(l.params), backend.Input{Name: "hyper", Shape: shapes.Make(f32, hyperSize)})
 	return backend.Compile(l.backend, "learn", append(in, l.inputs()...), func(nodes []*Node) []*Node {
 		r := &reader{nodes}
-		w := l.spec.Optimizer.readWeights(r)
+		w := l.optimizer.readWeights(r)
 		hyper := r.next()
 		pieces := models.Unpack(l.spec.Network, w.theta)
 		terms := l.loss(r, pieces)
-		w, norm := l.spec.Optimizer.descend(w, terms.Loss, pieces, hyper)
+		w, norm := l.optimizer.descend(w, terms.Loss, pieces, hyper)
 		return append(w.nodes(), packScores(terms, norm))
 	})
 }
@@ -192,21 +121,12 @@ func (l *lead) compileGradient() (*backend.Program, error) {
 	return backend.Compile(l.backend, "gradient", in, func(nodes []*Node) []*Node {
 		r := &reader{nodes}
 		pieces := models.Unpack(l.spec.Network, r.next())
-		terms := l.loss(r, pieces)
-		gradient := flatten(Gradient(terms.Loss, pieces...))
-		return []*Node{Concatenate([]*Node{gradient, packScores(terms, ScalarZero(gradient.Graph(), f32))}, 0)}
+		return []*Node{gradientAndScores(l.loss(r, pieces), pieces)}
 	})
 }
 
-func (l *lead) compileApply() (*backend.Program, error) {
-	in := append(l.spec.Optimizer.weightInputs(l.params),
-		backend.Input{Name: "hyper", Shape: shapes.Make(f32, hyperSize)},
-		backend.Input{Name: "gradient", Shape: shapes.Make(f32, l.params)})
-	return backend.Compile(l.backend, "descend", in, func(nodes []*Node) []*Node {
-		r := &reader{nodes}
-		w := l.spec.Optimizer.readWeights(r)
-		hyper, gradient := r.next(), r.next()
-		w, norm := l.spec.Optimizer.descendBy(w, gradient, hyper)
-		return append(w.nodes(), vec(norm))
-	})
+// gradientAndScores is the gradient of a loss in the pieces of θ, not clipped, and what packScores gives, with norm 0 for now.
+func gradientAndScores(terms losses.Terms, pieces []*Node) *Node {
+	gradient := flatten(Gradient(terms.Loss, pieces...))
+	return Concatenate([]*Node{gradient, packScores(terms, ScalarZero(gradient.Graph(), f32))}, 0)
 }

@@ -151,7 +151,7 @@ func (s *Shard) compileTrain() (*backend.Program, error) {
 		d := s.readDraw(r, true)
 
 		pieces := models.Unpack(s.spec.Network, w.theta)
-		terms := s.spec.loss(models.At(s.spec.Network, pieces), d.weights).Build(positives, d.negatives)
+		terms := s.spec.loss(models.At(s.spec.Network, pieces), nil, d.weights).Build(positives, d.negatives)
 		w, norm := s.spec.Optimizer.descend(w, terms.Loss, pieces, hyper)
 		out := w.nodes()
 

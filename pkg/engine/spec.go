@@ -159,9 +159,9 @@ func (s Spec) unconfined(network models.Fn, q *law) samplers.Path {
 	return samplers.Linear(energy, s.Reference.LogDensity)
 }
 
-// loss is the loss of a step; weights is nil where negatives count alike.
-func (s Spec) loss(network models.Fn, weights *Node) losses.Contrastive {
-	c := losses.Contrastive{Energy: network, Penalty: s.Loss.EnergyPenalty, GradientPenalty: s.Loss.GradientPenalty, Weights: weights}
+// loss is the loss of a step by the weights of its rows; nil where they count alike.
+func (s Spec) loss(network models.Fn, positives, negatives *Node) losses.Contrastive {
+	c := losses.Contrastive{Energy: network, Penalty: s.Loss.EnergyPenalty, GradientPenalty: s.Loss.GradientPenalty, Weights: negatives, PositiveWeights: positives}
 	if s.Base != nil {
 		c.Base = s.Base.LogDensity
 	}

@@ -27,6 +27,9 @@ type TrainerConfig struct {
 	Group  int
 	Local  []uint32
 	Mesh   Mesh
+	// GradientOn says who computes the gradient of a step where the group has several shards: "cold", the lead, which holds
+	// chains of the target rung, or "all", each a part of it. The two come to the same but for rounding.
+	GradientOn string
 	// Sync averages the gradients of all groups of the layout at every step.
 	Sync bool
 	// Start is where an earlier adaptation left off; the zero value begins with the ladder of Tempering and the step sizes of
@@ -85,6 +88,7 @@ func NewTrainer(b *backend.Backend, cfg TrainerConfig) (*Trainer, error) {
 		var g *group
 		if g, err = newGroup(b, cfg.Spec, cfg.Layout, cfg.Group, cfg.Local, cfg.Mesh); err == nil {
 			g.sync = cfg.Sync && cfg.Layout.Groups > 1
+			g.onAll = cfg.GradientOn == "all" && cfg.Layout.PerGroup() > 1
 			shard = g
 		}
 	} else {

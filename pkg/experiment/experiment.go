@@ -64,12 +64,15 @@ type Config struct {
 // TrainConfig is the `train` section: how long to train, and what to keep on the way. Exactly one of Steps and Epochs
 // is set.
 type TrainConfig struct {
-	Steps    int     `yaml:"steps,omitempty"`  // optimizer steps
-	Epochs   int     `yaml:"epochs,omitempty"` // passes over the training rows
-	Batch    int     `yaml:"batch"`            // training rows a step
-	CutEvery float64 `yaml:"cut_every"`        // seconds between cuts; 0 = at the end and on interruption only
-	LogEvery int     `yaml:"log_every"`        // steps between metric records
-	Frames   int     `yaml:"frames"`           // pictures of the landscape kept for the GIF; 0 = none
+	Steps  int `yaml:"steps,omitempty"`  // optimizer steps
+	Epochs int `yaml:"epochs,omitempty"` // passes over the training rows
+	Batch  int `yaml:"batch"`            // training rows a step
+	// Split is the number of shards, equal parts, that the rows of a step are cut into where the loss keeps no chains; 1 where it does:
+	// its rows go with its ladders, see [tempering.Config].
+	Split    int     `yaml:"split"`
+	CutEvery float64 `yaml:"cut_every"` // seconds between cuts; 0 = at the end and on interruption only
+	LogEvery int     `yaml:"log_every"` // steps between metric records
+	Frames   int     `yaml:"frames"`    // pictures of the landscape kept for the GIF; 0 = none
 }
 
 // EvaluateConfig is the `evaluate` section: how the trained model is held against the test set.

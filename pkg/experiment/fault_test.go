@@ -152,6 +152,16 @@ func TestFaults(t *testing.T) {
 			"f.yaml:4:13: tempering.virtual_swaps: true on one rung, want rungs of at least 2, or false",
 			"f.yaml:4:34: tempering.schedule: not read with one rung, want tempering.rungs of at least 2, or no such key"}},
 		{"ladders that cannot be cut", minimal + "tempering: {chains: 10, split: 4}\n", nil, []string{"f.yaml:3:25: tempering.split: 4, want a divisor of chains, 10"}},
+		{"a gradient of one shard", minimal + "tempering: {gradient_on: all}\n", nil, []string{
+			"f.yaml:3:13: tempering.gradient_on: not read with one shard a group, want tempering.split of at least 2 or placement: rung, or no such key"}},
+		{"a gradient on nobody", minimal + "tempering: {gradient_on: hot, split: 2}\n", nil, []string{`f.yaml:3:13: tempering.gradient_on: "hot", want one of cold, all`}},
+		{"rows that cannot be cut", "data: {dataset: two_moons}\nloss: {kind: score_matching}\n\ntrain: {steps: 9, batch: 10, split: 4}\n", nil, []string{"f.yaml:4:30: train.split: 4, want a divisor of batch, 10"}},
+		{"rows of chains", "data: {dataset: two_moons}\ntrain: {steps: 9, split: 2}\n", nil, []string{
+			"f.yaml:2:19: train.split: not read by loss.kind: parallel_tempering_cd, whose chains are cut into shards with their rows: want tempering.split, or no such key"}},
+		{"ladders of a loss without", minimal + "loss: {kind: score_matching}\ntempering: {split: 2}\n", nil, []string{
+			"f.yaml:4:13: tempering.split: 2, want split: 1 and placement: ladder under loss.kind: score_matching, which keeps no chains; train.split cuts its rows"}},
+		{"a trimmed mean on several shards", "data: {dataset: two_moons}\nloss: {kind: energy_matching}\ntrain: {steps: 9, split: 2}\n", nil, []string{
+			"f.yaml:3:19: train.split: 2, want 1, for loss.cd_trim_fraction: 0.1 looks for the highest energies among all negatives"}},
 		{"a buffer on several shards", minimal + "tempering: {chains: 8, placement: rung}\nbuffer: {size: 16}\n", nil, []string{
 			"f.yaml:3:24: tempering.placement: rung, want split: 1 and placement: ladder, or a buffer of tempering.chains columns with reinit: 0"}},
 		{"an outer step of one group", minimal + "averaging: {outer: nesterov}\n", nil, []string{"f.yaml:3:13: averaging.outer: not read with one group, want averaging.groups of at least 2, or no such key"}},

@@ -61,6 +61,7 @@ func (c *Config) Resolve() {
 	fillSection(c, "loss", &c.Loss, c.Loss.WithDefaults())
 
 	fill(c, "train.batch", &c.Train.Batch, 128)
+	fill(c, "train.split", &c.Train.Split, 1)
 	fill(c, "train.cut_every", &c.Train.CutEvery, 10)
 	fill(c, "train.log_every", &c.Train.LogEvery, 10)
 
@@ -216,6 +217,10 @@ func (c *Config) idle(path string) (why string, is bool) {
 		return "not read on the linear path, whose hottest rung is the reference: want path: power, or no beta_min", c.Tempering.Path == "linear"
 	case "averaging.every", "averaging.outer", "averaging.format":
 		return "not read with one group, want averaging.groups of at least 2, or no such key", c.Averaging.Groups == 1
+	case "train.split":
+		return "not read by loss.kind: " + c.Loss.Kind + ", whose chains are cut into shards with their rows: want tempering.split, or no such key", c.Loss.Chains()
+	case "tempering.gradient_on":
+		return "not read with one shard a group, want tempering.split of at least 2 or placement: rung, or no such key", c.Tempering.Shards() < 2
 	case "tempering.betas", "tempering.reference", "tempering.schedule", "tempering.exchange", "tempering.adapt_every":
 		return "not read with one rung, want tempering.rungs of at least 2, or no such key", c.Tempering.Rungs == 1 && !(path == "tempering.adapt_every" && c.Sampler.AcceptTarget != nil)
 	case "evaluate.measure", "evaluate.every":

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/kelvin-ebm/kelvin/pkg/interpolants"
+	"github.com/kelvin-ebm/kelvin/pkg/losses"
 	"github.com/kelvin-ebm/kelvin/pkg/models"
 )
 
@@ -85,12 +86,8 @@ func (c *Config) validateShards() (errs []error) {
 		key, value = "tempering.placement", "rung"
 	}
 	switch {
-	case !c.Loss.Chains() && c.Averaging.Groups > 1:
-		fault("averaging.groups", fmt.Sprint(c.Averaging.Groups), "1 under loss.kind: "+c.Loss.Kind+", which keeps no chains")
 	case !c.Loss.Chains() && sharded:
-		fault(key, value, "split: 1 and placement: ladder under loss.kind: "+c.Loss.Kind+", which keeps no chains")
-	case sharded && c.Loss.Kind == plainCD:
-		fault(key, value, "split: 1 and placement: ladder under loss.kind: "+plainCD+", whose chains start at the data")
+		fault(key, value, "split: 1 and placement: ladder under loss.kind: "+c.Loss.Kind+", which keeps no chains; train.split cuts its rows")
 	case sharded && (c.Buffer.Size > t.Chains || c.Buffer.Reinit > 0):
 		fault(key, value, "split: 1 and placement: ladder, or a buffer of tempering.chains columns with reinit: 0")
 	}
@@ -184,6 +181,9 @@ func (c *Config) validateFit() (errs []error) {
 			if loss, err := c.Loss.Over(1).Build(); err == nil {
 				needs := loss.Needs(1, 1)
 				needsField, needsEnergy = needs.Field || needs.Hidden, needs.Energy
+				if l, ok := loss.(losses.Coupled); ok && c.Train.Split > 1 && l.Coupled() != "" {
+					fault("train.split: %d, want 1, for loss.%s", c.Train.Split, l.Coupled())
+				}
 			}
 		}
 		switch {
@@ -246,6 +246,9 @@ func (c TrainConfig) Validate() error {
 	}
 	if c.Batch < 1 || c.Batch > math.MaxInt32 {
 		fault("batch: %d, want at least 1", c.Batch)
+	}
+	if c.Split < 1 || c.Batch > 0 && c.Batch%c.Split != 0 {
+		fault("split: %d, want a divisor of batch, %d", c.Split, c.Batch)
 	}
 	if !(c.CutEvery >= 0 && c.CutEvery <= 1e9) {
 		fault("cut_every: %g, want seconds, or 0 for no cuts on the way", c.CutEvery)

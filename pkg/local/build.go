@@ -153,8 +153,9 @@ func (p *Parts) buildChains(energy models.Energy) error {
 			Loss:     cfg.Loss, Sampler: cfg.Sampler, Optimizer: cfg.Optimizer, Seed: cfg.Seed,
 		},
 		Tempering: cfg.Tempering, Buffer: cfg.Buffer, Data: p.Data.Rows,
-		Layout:    layoutOf(cfg),
-		Positives: func(step int, into []float32) { p.rows(step, into, nil) },
+		Layout:     layoutOf(cfg),
+		GradientOn: cfg.Tempering.GradientOn,
+		Positives:  func(step int, into []float32) { p.rows(step, into, nil) },
 	}
 	return nil
 }
@@ -170,6 +171,7 @@ func (p *Parts) buildData(loss losses.Loss) (err error) {
 	p.data = engine.DataConfig{
 		Network: p.Network, Loss: loss, Optimizer: cfg.Optimizer, Batch: cfg.Train.Batch,
 		Rows: p.rows, Classes: p.Classes, LabelDropout: cfg.Loss.LabelDropout, DataNoise: cfg.Loss.DataNoise, Seed: cfg.Seed,
+		Layout: layoutOf(cfg),
 	}
 	if t, ok := loss.(losses.Tempered); ok && p.field() == nil {
 		tau, law := t.Temperature()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -73,10 +74,10 @@ func settled(l engine.Learner) bool {
 	return !ok || f.Settled()
 }
 
-// layoutOf cuts an experiment into shards; a loss over data alone is one.
+// layoutOf cuts an experiment into shards; those of a loss over data alone are parts of a step's rows.
 func layoutOf(cfg *experiment.Config) engine.Layout {
 	if !cfg.Loss.Chains() {
-		return engine.Layout{Placement: "ladder", Split: 1, Rungs: 1, Chains: 1, Groups: 1}
+		return engine.Layout{Placement: "ladder", Split: cfg.Train.Split, Rungs: 1, Chains: cfg.Train.Split, Groups: cfg.Averaging.Groups}
 	}
 	t := cfg.Tempering
 	return engine.Layout{Placement: t.Placement, Split: t.Split, Rungs: t.Rungs, Chains: t.Chains, Groups: cfg.Averaging.Groups}
@@ -87,26 +88,19 @@ func (p *Parts) layout() engine.Layout { return layoutOf(p.Config) }
 // distributed says whether a training needs a coordinator: for several replicas, or several groups.
 func (p *Parts) distributed(replicas int) bool { return replicas > 1 || p.Config.Averaging.Travels() }
 
-// lone is a learner whose group has one shard and no averaging.
-type lone struct{ engine.Learner }
-
-func (lone) Lead() bool                    { return true }
-func (l lone) Weights() ([]float32, error) { return l.Theta() }
-func (lone) SetTheta(theta []float32) error {
-	return errors.New("parameters of a single group are not averaged")
-}
-
 // replicated is what a replica needs of the experiment.
 func (p *Parts) replicated() replica.Experiment {
 	return replica.Experiment{
 		Backend: p.Config.Backend, Layout: p.layout(), Averaging: p.Config.Averaging,
 		Member: func(b *backend.Backend, group int, local []uint32, mesh engine.Mesh) (replica.Member, error) {
+			sync := p.Config.Averaging.Outer == "sync"
 			if !p.Config.Loss.Chains() {
-				l, err := p.learner(b)
-				return lone{l}, err
+				cfg := p.data
+				cfg.Group, cfg.Local, cfg.Mesh, cfg.Sync = group, local, mesh, sync
+				return engine.NewDataTrainer(b, cfg)
 			}
 			cfg := p.chains
-			cfg.Group, cfg.Local, cfg.Mesh, cfg.Sync = group, local, mesh, p.Config.Averaging.Outer == "sync"
+			cfg.Group, cfg.Local, cfg.Mesh, cfg.Sync = group, local, mesh, sync
 			return engine.NewTrainer(b, cfg)
 		},
 	}
@@ -175,7 +169,7 @@ func (p *Parts) openFleet(ctx context.Context, b *backend.Backend, opts Options,
 				Build: func([]byte, string) (replica.Experiment, error) { return p.replicated(), nil }})
 		}
 		if opts.Spawn == SpawnProcess {
-			work = func() error { return runReplica(living, f.server.URL(), token, i) }
+			work = func() error { return runReplica(living, f.server.URL(), token, i, own) }
 		}
 		f.wait.Go(func() {
 			if err := work(); err != nil {
@@ -221,15 +215,18 @@ func (f *fleet) stop() {
 	f.server.Close()
 }
 
-// runReplica starts this program again as a replica, and returns when that has ended; it is killed at the end of ctx.
-func runReplica(ctx context.Context, url, token string, id int) error {
+// runReplica starts this program again as one of several replicas, and returns when that has ended; it is killed at the end of
+// ctx. Each gets its share of the processors, unless the environment says otherwise: with all of them, threads that look for
+// work in vain would take the time of the others.
+func runReplica(ctx context.Context, url, token string, id, of int) error {
 	program, err := os.Executable()
 	if err != nil {
 		return err
 	}
 	var said bytes.Buffer
 	cmd := exec.CommandContext(ctx, program, "replica", "--coordinator", url, "--id", strconv.Itoa(id))
-	cmd.Env = append(os.Environ(), TokenVariable+"="+token)
+	share := fmt.Sprintf("GOMAXPROCS=%d", max(1, runtime.GOMAXPROCS(0)/of))
+	cmd.Env = append(append([]string{share}, os.Environ()...), TokenVariable+"="+token) // of two values the last counts
 	cmd.Stderr = &said
 	if err := cmd.Run(); err != nil {
 		lines := strings.Split(strings.TrimSpace(said.String()), "\n")

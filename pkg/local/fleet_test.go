@@ -55,6 +55,7 @@ func TestReplicasLeaveTheSameRun(t *testing.T) {
 		return info.Digest, records
 	}
 	with := func(old, now string) string { return strings.Replace(small, old, now, 1) }
+	field := func(old, now string) string { return strings.Replace(smallField, old, now, 1) }
 	for _, tc := range []struct {
 		name, text string
 		replicas   int
@@ -64,6 +65,9 @@ func TestReplicasLeaveTheSameRun(t *testing.T) {
 		{"two groups", with("backend:", "averaging: {groups: 2, every: 4}\nbackend:"), 2},
 		{"two groups, gradients averaged", with("backend:", "averaging: {groups: 2, outer: sync}\nbackend:"), 2},
 		{"data alone", smallField, 2},
+		{"rungs apart, gradients on all", with("chains: 16}", "chains: 16, placement: rung, gradient_on: all}"), 3},
+		{"rows on four shards", field("batch: 16", "batch: 16, split: 4"), 3},
+		{"rows of two groups", field("batch: 16", "batch: 16, split: 2") + "averaging: {groups: 2, every: 4, outer: nesterov}\n", 3},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			digest, records := until(t, tc.text, 0, 0)

@@ -31,13 +31,13 @@ func (p *Parts) Plan(ctx context.Context, replicas int, measured *tempering.Roun
 	}
 	if cfg.Loss.Chains() {
 		e.Mix, e.FromData, e.Virtual, e.Fresh = chains.Mix, chains.FromData, chains.Virtual, chains.Reference != nil
-		e.Twice = cfg.Loss.GradientPenalty > 0
+		e.Twice, e.OnAll = cfg.Loss.GradientPenalty > 0, cfg.Tempering.GradientOn == "all"
 		if chains.Mix || chains.Pool > chains.Chains {
 			e.Pool = chains.Pool
 		}
 	} else {
 		_, energy := p.Network.(models.Energy)
-		e.Layout.Chains, e.Exchange, e.Twice = 0, "state", energy
+		e.Layout.Chains, e.Exchange, e.Twice, e.OnAll = 0, "state", energy, true
 	}
 	if measured != nil {
 		if n := len(measured.Rejections) + 1; n != e.Layout.Rungs {

@@ -42,8 +42,11 @@ type Contrastive struct {
 	// GradientPenalty weighs mean ‖∇E(x⁺)‖².
 	GradientPenalty float64
 	// Weights replaces the mean over the negatives by Σ w f(x⁻), in the penalty of energies too: [m], not negative, of sum 1,
-	// held constant. Nil is the mean, 1/m each.
-	Weights *Node
+	// held constant. Nil is the mean, 1/m each. PositiveWeights, [n], does so for the positives, everywhere.
+	//
+	// Everything is linear in the weights: what slices of the rows give with their part of the weights each, whose sum then is
+	// less than 1, adds up to the loss, its terms and its gradient.
+	Weights, PositiveWeights *Node
 }
 
 // Terms are the parts of a contrastive loss, scalars.
@@ -62,32 +65,37 @@ func (c Contrastive) Build(positives, negatives *Node) Terms {
 	f := c.Energy(both)
 	up, down := Slice(f, AxisRange(0, n)), Slice(f, AxisRange(n, n+m))
 	// A weighted sum instead of two means of slices: a slice has no second derivative in GoMLX v0.26, and this has.
-	g := f.Graph()
-	minusWeights, mean := BroadcastToDims(Scalar(g, f.DType(), -1/float64(m)), m), ReduceAllMean
-	if c.Weights != nil {
-		weights := StopGradient(c.Weights)
-		minusWeights, mean = Neg(weights), func(v *Node) *Node { return ReduceAllSum(Mul(v, weights)) }
-	}
-	side := Concatenate([]*Node{BroadcastToDims(Scalar(g, f.DType(), 1/float64(n)), n), minusWeights}, 0)
+	plus, mean := averageOf(f, n, c.PositiveWeights)
+	minus, meanDown := averageOf(f, m, c.Weights)
+	side := Concatenate([]*Node{plus, Neg(minus)}, 0)
 	loss := ReduceAllSum(Mul(f, side))
-	terms := Terms{Positives: ReduceAllMean(StopGradient(up)), Negatives: mean(StopGradient(down)), Penalty: ScalarZero(g, f.DType())}
+	terms := Terms{Positives: mean(StopGradient(up)), Negatives: meanDown(StopGradient(down)), Penalty: ScalarZero(f.Graph(), f.DType())}
 	if c.Penalty > 0 {
 		terms.Penalty = MulScalar(ReduceAllSum(Mul(Square(f), Abs(side))), c.Penalty)
 		loss = Add(loss, terms.Penalty)
 	}
 	if c.GradientPenalty > 0 {
 		slope := Model{Energy: c.whole}.at(positives, nil, nil).slope
-		penalty := MulScalar(ReduceAllMean(rowSum(Square(slope))), c.GradientPenalty)
+		penalty := MulScalar(mean(rowSum(Square(slope))), c.GradientPenalty)
 		terms.Penalty, loss = Add(terms.Penalty, penalty), Add(loss, penalty)
 	}
 	if c.Base != nil {
-		basePositives, baseNegatives := ReduceAllMean(c.Base(positives)), mean(c.Base(negatives))
+		basePositives, baseNegatives := mean(c.Base(positives)), meanDown(c.Base(negatives))
 		terms.Positives = Sub(terms.Positives, basePositives)
 		terms.Negatives = Sub(terms.Negatives, baseNegatives)
 		loss = Add(loss, StopGradient(Sub(baseNegatives, basePositives)))
 	}
 	terms.Loss = loss
 	return terms
+}
+
+// averageOf is an average over n rows and the weights that it has, [n], held constant; nil weights are those of the mean.
+func averageOf(like *Node, n int, weights *Node) (each *Node, average func(v *Node) *Node) {
+	if weights == nil {
+		return BroadcastToDims(Scalar(like.Graph(), like.DType(), 1/float64(n)), n), ReduceAllMean
+	}
+	weights = StopGradient(weights)
+	return weights, func(v *Node) *Node { return ReduceAllSum(Mul(v, weights)) }
 }
 
 // whole is the energy E = f − Base.

@@ -1,6 +1,7 @@
 package losses
 
 import (
+	"fmt"
 	"math"
 
 	. "github.com/gomlx/gomlx/pkg/core/graph"
@@ -46,6 +47,19 @@ func (l EnergyMatching) Temperature() (tau float64, law bool) {
 		return l.EpsilonMax, true
 	}
 	return 1, false
+}
+
+// Coupled implements [Coupled].
+func (l EnergyMatching) Coupled() string {
+	switch {
+	case l.LambdaCD == nil:
+		return ""
+	case l.TrimFraction > 0:
+		return fmt.Sprintf("cd_trim_fraction: %g looks for the highest energies among all negatives", l.TrimFraction)
+	case l.Clamp >= 0:
+		return fmt.Sprintf("cd_clamp: %g bounds a mean over all rows", l.Clamp)
+	}
+	return ""
 }
 
 func (l EnergyMatching) chains(batch int) *Chains {

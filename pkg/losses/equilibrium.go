@@ -44,6 +44,14 @@ func (l EquilibriumMatching) Needs(batch, _ int) Needs {
 // Temperature implements [Tempered]: an energy's minima are at the data, and there is no law.
 func (l EquilibriumMatching) Temperature() (tau float64, law bool) { return 1, false }
 
+// Coupled implements [Coupled].
+func (l EquilibriumMatching) Coupled() string {
+	if l.Dispersion > 0 {
+		return "dispersion: true compares all pairs of rows"
+	}
+	return ""
+}
+
 // Build implements [Loss].
 func (l EquilibriumMatching) Build(m Model, in Batch) Result {
 	if m.Field != nil {

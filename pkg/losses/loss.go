@@ -24,6 +24,13 @@ type Tempered interface {
 	Temperature() (tau float64, law bool)
 }
 
+// Coupled is a loss that may be no mean over the rows of its batch. The gradient of any other is the mean of those of equal
+// parts of the batch, which is how several shards share a step.
+type Coupled interface {
+	// Coupled says by what setting the rows of a batch have to do with each other, and how; "" where they do not.
+	Coupled() (reason string)
+}
+
 // Needs is what a step of a loss needs beside the data.
 type Needs struct {
 	// Energy, Field and Hidden say that the loss cannot do without Model.Energy, Model.Field, Model.Hidden. With none of
@@ -81,7 +88,7 @@ type Batch struct {
 	Data      *Node   // the same rows as they came: a coupling may leave some out, or take one twice; nil: X
 	Labels    *Node   // [batch] int32, the null label where it was dropped; nil without labels
 	Source    *Node   // [batch, dim]
-	Weights   *Node   // [batch], the coupling's; nil where they are all equal
+	Weights   *Node   // [batch], the coupling's, with mean 1 over the whole batch; nil where they are all equal
 	Draws     []*Node // see Needs
 	Scalars   []*Node
 	Negatives *Node // the ends of the chains, [rows, dim]

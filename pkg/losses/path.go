@@ -34,10 +34,11 @@ func (p Path) times(draw *Node) *Node {
 	return AddScalar(MulScalar(draw, 1-2*p.Eps), p.Eps)
 }
 
-// weightedMean is the mean of a loss over the rows [batch], by the weights of the coupling where there are some.
+// weightedMean is the mean of a loss over the rows [batch], by the weights of the coupling where there are some. Those have
+// mean 1 over the whole batch, so that a part of its rows needs no others.
 func weightedMean(perRow, weights *Node) *Node {
-	if weights == nil {
-		return ReduceAllMean(perRow)
+	if weights != nil {
+		perRow = Mul(perRow, weights)
 	}
-	return Div(ReduceAllSum(Mul(perRow, weights)), MaxScalar(ReduceAllSum(weights), 1e-12))
+	return ReduceAllMean(perRow)
 }

@@ -27,8 +27,10 @@ import (
 
 // Experiment are the numbers that the figures follow from.
 type Experiment struct {
-	// Layout cuts the chains into shards. A loss without chains has Chains 0.
-	Layout   engine.Layout
+	// Layout cuts the chains into shards; a loss without chains has Chains 0 and Rungs 1, and Split shards of the batch.
+	Layout engine.Layout
+	// OnAll says that every shard computes the gradient of a slice of the step, see [engine.TrainerConfig].
+	OnAll    bool
 	Exchange string // what a swap moves: state or label
 	Scans    int    // scans a training step, at least 1
 	// Schedule and Window are those of the swaps, see [tempering.Config].

@@ -15,13 +15,16 @@ import (
 //	           4·(K·B + K + 1) of the lead to each of the R − 1 others: V, acceptance, non-finite proposals of the group
 //	rows       a scan, placement rung, exchange of states: 4·D each way for every accepted swap of two replicas; none to
 //	           a rung 0 that is drawn anew
-//	negatives  a step: 4·D for each chain that is a negative of the step and not where the lead is
+//	negatives  a step: 4·D for each chain that is a negative of the step and not where it is learnt from: with the lead or, where
+//	           all shards compute the gradient, with the shard that has its slice of the ladders
 //	theta      a step: 4·(P + 5) of the lead to each of the R − 1 others; the five are the scores of the step
-//	gradient   a step, averaging.outer sync: 4·P of every group's lead to the lead of every other group
+//	gradient   a step, where all shards compute it: 4·(P + 5) for each of the n − 1 edges of the tree over a group's shards that
+//	           joins two replicas; with averaging.outer sync 4·P of every group's lead to the lead of every other group
 //	headers    169 for each message pair, a chunk of at most 256 KiB; NATS adds its subjects
 //
 // Rows, and negatives where a shard holds one rung, are means: swaps are random. So is the place of a chain under exchange of
-// labels, which in the long run is at each of its K places equally often.
+// labels, which in the long run is at each of its K places equally often. A loss without chains has the last three alone, its
+// gradient is computed by all shards, and its scores are two and one for each of its parts; five are counted.
 type Traffic struct {
 	Exchange  string  `json:"exchange"`
 	Energies  float64 `json:"energies"`
@@ -87,15 +90,23 @@ func (e Experiment) transfers(exchange string, holders []int, yield func(transfe
 		lead := holders[places[e.Layout.Lead()].ID]
 		leads = append(leads, lead)
 		for _, to := range members(places, holders) {
-			send(transfer{engine.GatheredBlob, lead, to, scans, scans * float64(e.gathered())})
+			if e.Layout.Chains > 0 {
+				send(transfer{engine.GatheredBlob, lead, to, scans, scans * float64(e.gathered())})
+			}
 			send(transfer{engine.ThetaBlob, lead, to, 1, float64(4 * (e.Params + engine.NumScores))})
 		}
 		for _, p := range places {
-			send(transfer{engine.EnergiesBlob, holders[p.ID], lead, scans, scans * float64(e.energies(exchange, p))})
-			if n := e.negatives(exchange, p); n > 0 {
-				send(transfer{engine.NegativesBlob, holders[p.ID], lead, math.Min(1, n), n * state})
+			if e.Layout.Chains == 0 {
+				break
 			}
+			send(transfer{engine.EnergiesBlob, holders[p.ID], lead, scans, scans * float64(e.energies(exchange, p))})
+			e.negativesTo(exchange, p, places, func(worker engine.Place, n float64) {
+				send(transfer{engine.NegativesBlob, holders[p.ID], holders[worker.ID], math.Min(1, n), n * state})
+			})
 		}
+		e.parts(places, func(from, to engine.Place) {
+			send(transfer{engine.PartBlob, holders[from.ID], holders[to.ID], 1, float64(4 * (e.Params + engine.NumScores))})
+		})
 		if e.Layout.Placement != "rung" || exchange != "state" {
 			continue
 		}
@@ -121,6 +132,18 @@ func (e Experiment) transfers(exchange string, holders []int, yield func(transfe
 				}
 			}
 		}
+	}
+}
+
+// parts gives the edges of the tree in which the shards of a group add up their parts of a gradient.
+func (e Experiment) parts(places []engine.Place, yield func(from, to engine.Place)) {
+	if !e.OnAll {
+		return
+	}
+	n := len(places)
+	for i := 1; i < n; i++ { // counted from the lead; the lowest bit set is the round
+		at := func(i int) engine.Place { return places[(e.Layout.Lead()+i)%n] }
+		yield(at(i), at(i&(i-1)))
 	}
 }
 
@@ -159,6 +182,21 @@ func (e Experiment) gathered() int {
 		rows = 0
 	}
 	return 4 * (rows + e.Layout.Rungs + 1)
+}
+
+// negativesTo gives the expected numbers of chains of a place that are negatives of a step, by who learns from them.
+func (e Experiment) negativesTo(exchange string, p engine.Place, places []engine.Place, yield func(worker engine.Place, n float64)) {
+	all := e.negatives(exchange, p)
+	if !e.OnAll {
+		yield(places[e.Layout.Lead()], all)
+		return
+	}
+	for i, worker := range places {
+		from, to := engine.PartOf(e.Layout.Chains, i, len(places))
+		if shared := min(to, p.Ladders[1]) - max(from, p.Ladders[0]); shared > 0 {
+			yield(worker, all*float64(shared)/float64(p.Ladders[1]-p.Ladders[0]))
+		}
+	}
 }
 
 // negatives is the expected number of chains of a place that are negatives of a step. These are the chains that are on the

@@ -31,6 +31,10 @@ type Config struct {
 	// Split is the number of ranges that the ladders are cut into, a divisor of Chains: as many shards a group, or rungs times
 	// as many.
 	Split int `yaml:"split"`
+	// GradientOn says which shards of a group compute the gradient of a step: cold, the one that makes the optimizer's steps, or
+	// all, each that of a slice of the positives and the negatives. Left open it is all for shards of whole ladders, which have
+	// their negatives themselves, and cold for those of one rung.
+	GradientOn string `yaml:"gradient_on"`
 	// VirtualSwaps takes both states of a pair as negatives, weighted by the probability of the swap, in place of the one
 	// that the swap left on the target rung: the same mean with less variance.
 	VirtualSwaps bool `yaml:"virtual_swaps"`
@@ -45,6 +49,7 @@ var (
 	References = []string{"gaussian", "variational"}
 	Exchanges  = []string{"state", "label"}
 	Placements = []string{"ladder", "rung"}
+	Learners   = []string{"cold", "all"} // of GradientOn
 )
 
 // Fresh says whether rung 0 is an independent draw of the reference at every scan.
@@ -80,10 +85,22 @@ func (c Config) WithDefaults() Config {
 	if c.Split == 0 {
 		c.Split = 1
 	}
+	if c.Placement == "ladder" && c.Split > 1 {
+		set(&c.GradientOn, "all")
+	}
+	set(&c.GradientOn, "cold")
 	if c.AdaptEvery == 0 {
 		c.AdaptEvery = 10
 	}
 	return c
+}
+
+// Shards is the number of shards of a group.
+func (c Config) Shards() int {
+	if c.Placement == "rung" {
+		return c.Split * c.Rungs
+	}
+	return c.Split
 }
 
 // Validate reports every fault of the section, each by its key.
@@ -113,6 +130,7 @@ func (c Config) Validate() error {
 	one("schedule", c.Schedule, Schedules)
 	one("exchange", c.Exchange, Exchanges)
 	one("placement", c.Placement, Placements)
+	one("gradient_on", c.GradientOn, Learners)
 	if c.Split < 1 || c.Chains > 0 && c.Chains%c.Split != 0 {
 		fault("split: %d, want a divisor of chains, %d", c.Split, c.Chains)
 	}
