@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"sync"
 )
 
@@ -114,21 +115,37 @@ func pull[T float32 | float64](mesh Mesh, key Key, n int) ([]T, error) {
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
 	}
-	out := make([]T, n)
-	if size := binary.Size(out); len(data) != size {
+	size := n * binary.Size(T(0))
+	if len(data) != size {
 		return nil, fmt.Errorf("engine: %v: %d bytes, want %d", key, len(data), size)
 	}
-	if _, err := binary.Decode(data, binary.LittleEndian, out); err != nil {
-		return nil, fmt.Errorf("engine: %v: %w", key, err)
+	out := make([]T, n)
+	// Loops of our own: package binary calls its order at every number, and the shards of a step wait for this.
+	switch out := any(out).(type) {
+	case []float32:
+		for i := range out {
+			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(data[4*i:]))
+		}
+	case []float64:
+		for i := range out {
+			out[i] = math.Float64frombits(binary.LittleEndian.Uint64(data[8*i:]))
+		}
 	}
 	return out, nil
 }
 
 // numberBytes are the numbers as a mesh carries them.
 func numberBytes[T float32 | float64](v []T) []byte {
-	out, err := binary.Append(nil, binary.LittleEndian, v)
-	if err != nil {
-		panic(err) // numbers of a fixed size
+	out := make([]byte, len(v)*binary.Size(T(0)))
+	switch v := any(v).(type) {
+	case []float32:
+		for i, x := range v {
+			binary.LittleEndian.PutUint32(out[4*i:], math.Float32bits(x))
+		}
+	case []float64:
+		for i, x := range v {
+			binary.LittleEndian.PutUint64(out[8*i:], math.Float64bits(x))
+		}
 	}
 	return out
 }

@@ -19,16 +19,23 @@ type Place struct {
 	// Ended, if not nil, is told when a process ends that nobody ended, and says whether another takes its place.
 	Ended func(code int) (again bool)
 
-	program string
-	args    []string
-	log     string // file
-	names   *dialer
+	args  []string
+	log   string // file
+	names *dialer
 
 	mu      sync.Mutex
+	program string      // file
 	process *os.Process // nil: none runs
 	asked   bool        // it is to end
 	ended   chan struct{}
 	code    int
+}
+
+// Use says what program the next process runs.
+func (p *Place) Use(program string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.program = program
 }
 
 // Start starts the process; one must not run.
