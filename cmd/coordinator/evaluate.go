@@ -116,11 +116,11 @@ func evaluationTable(w io.Writer, ev *local.Evaluation) error {
 		row("samples show their label", ev.LabelAccuracy, "%.4f", fmt.Sprintf("by that classifier, right on %.1f %% of the test rows", 100**ev.ClassifierTest))
 	}
 	if len(ev.SwapAccept) > 0 {
-		t.AppendRow(table.Row{"swap acceptance", local.Percentages(ev.SwapAccept), "a pair of rungs, hottest first"})
+		t.AppendRow(table.Row{"swap acceptance", ev.SwapAccept.String(), "a pair of rungs, hottest first"})
 		t.AppendRow(table.Row{"restarts", fmt.Sprint(ev.Restarts), "from the reference to the target, while sampling"})
 	}
 	if len(ev.ExplorerAccept) > 0 {
-		t.AppendRow(table.Row{"explorer acceptance", local.Percentages(ev.ExplorerAccept), ev.Explorer})
+		t.AppendRow(table.Row{"explorer acceptance", ev.ExplorerAccept.String(), ev.Explorer})
 	} else {
 		t.AppendRow(table.Row{"sampler", "", ev.Explorer})
 	}

@@ -87,7 +87,7 @@ func swapLines(t *local.Tempering, stop *stopFlags) []string {
 	for i, x := range r.Rejections {
 		accept[i] = 1 - x
 	}
-	return []string{fmt.Sprintf("swap acceptance %s, %d %s; %s", local.Percentages(accept), r.Restarts, plural(int(r.Restarts), "restart"), stop.ended(t, true))}
+	return []string{fmt.Sprintf("swap acceptance %s, %d %s; %s", local.Shares(accept), r.Restarts, plural(int(r.Restarts), "restart"), stop.ended(t, true))}
 }
 
 // yieldLine says what the last round's time and gradients bought; empty where that is not known.

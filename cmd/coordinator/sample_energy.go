@@ -158,7 +158,7 @@ func (e *energyFlags) sample(cmd *cobra.Command, out, temperingOut string, s loc
 		lines = append(lines, swapLines(got.Tempering, stop)...)
 	}
 	if len(got.Accept) > 0 {
-		lines = append(lines, "explorer acceptance "+local.Percentages(got.Accept))
+		lines = append(lines, "explorer acceptance "+local.Shares(got.Accept).String())
 	}
 	if got.Rejected > 0 {
 		lines = append(lines, fmt.Sprintf("%d proposals were not finite and were rejected, the first by chain %d at step %d", got.Rejected, got.Trace.FirstChain, got.Trace.FirstStep))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/diagnostics"
@@ -45,10 +46,10 @@ type Evaluation struct {
 	Evidence *tempering.LogZ `json:"evidence"` // log Z measured on a ladder, whether or not the NLL stands on it
 	Verdict  string          `json:"verdict"`  // how the ladder mixes, in words; empty without one
 
-	SwapAccept     []float64 `json:"swap_accept"`     // a pair, while sampling
-	ExplorerAccept []float64 `json:"explorer_accept"` // a rung, while sampling
-	Restarts       uint64    `json:"restarts"`        // walkers that came from the reference to the target while sampling
-	Explorer       string    `json:"explorer"`        // "langevin (biased)" where the kernel is unadjusted
+	SwapAccept     Shares `json:"swap_accept"`     // a pair, while sampling
+	ExplorerAccept Shares `json:"explorer_accept"` // a rung, while sampling
+	Restarts       uint64 `json:"restarts"`        // walkers that came from the reference to the target while sampling
+	Explorer       string `json:"explorer"`        // "langevin (biased)" where the kernel is unadjusted
 
 	Classes        int      `json:"classes,omitempty"` // labels of the data, where they are told apart by a classifier
 	ClassifierTest *float64 `json:"classifier_test"`   // accuracy of the classifier, trained on the training rows, on the test rows
@@ -384,6 +385,35 @@ func to64(v []float32) []float64 {
 		out[i] = float64(x)
 	}
 	return out
+}
+
+// Shares are numbers from 0 to 1, NaN where there is none: of a pair that few scans never tried. JSON has null for it.
+type Shares []float64
+
+// MarshalJSON implements [json.Marshaler].
+func (s Shares) MarshalJSON() ([]byte, error) {
+	if s == nil {
+		return []byte("null"), nil
+	}
+	out := make([]*float64, len(s))
+	for i, x := range s {
+		if !math.IsNaN(x) {
+			out[i] = &x
+		}
+	}
+	return json.Marshal(out)
+}
+
+// String writes them as "98 60 – %".
+func (s Shares) String() string {
+	out := make([]string, len(s))
+	for i, x := range s {
+		out[i] = "–"
+		if !math.IsNaN(x) {
+			out[i] = fmt.Sprintf("%.0f", 100*x)
+		}
+	}
+	return strings.Join(out, " ") + " %"
 }
 
 // JSON is the evaluation as indented JSON. Keys stay; figures that do not exist are null.

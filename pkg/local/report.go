@@ -84,11 +84,11 @@ func (p *Parts) metricsTable(ev *Evaluation, info runlog.RunInfo) plots.Table {
 		row(e[0], e[1], e[2])
 	}
 	if len(ev.SwapAccept) > 0 {
-		row("swap acceptance", Percentages(ev.SwapAccept), "a pair of rungs, hottest first, while sampling")
+		row("swap acceptance", ev.SwapAccept.String(), "a pair of rungs, hottest first, while sampling")
 		row("restarts", fmt.Sprint(ev.Restarts), "walkers that came from the reference to the target while sampling")
 	}
 	if len(ev.ExplorerAccept) > 0 {
-		row("explorer acceptance", Percentages(ev.ExplorerAccept), ev.Explorer)
+		row("explorer acceptance", ev.ExplorerAccept.String(), ev.Explorer)
 	} else {
 		row("sampler", ev.Explorer, "")
 	}
@@ -144,15 +144,6 @@ func Uncertain(v, stdErr float64) string {
 	}
 	decimals := min(max(1-int(math.Floor(math.Log10(stdErr))), 0), 6)
 	return fmt.Sprintf("%.*f ± %.*f", decimals, v, decimals, stdErr)
-}
-
-// Percentages writes shares as "98 60 57 %".
-func Percentages(v []float64) string {
-	out := make([]string, len(v))
-	for i, x := range v {
-		out[i] = fmt.Sprintf("%.0f", 100*x)
-	}
-	return strings.Join(out, " ") + " %"
 }
 
 // configTable is the resolved experiment, a row a section.

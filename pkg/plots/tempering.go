@@ -83,7 +83,7 @@ func (t Tempering) Section() (Section, error) {
 		{len(t.Rounds) > 0, t.TripsFigure, "trips.png", "Round trips from the hottest rung to the target and back, measured and as the rejections allow.", false},
 		{len(t.Up) > 2, t.UpFigure, "updown.png", "Walkers on their way from the hottest rung. A straight line is ideal; a cliff is a bottleneck.", false},
 		{len(t.Histograms) > 0, t.EnergiesFigure, "energies.png", "Energies on every rung. Neighbours swap where their histograms overlap.", false},
-		{len(t.Index) > 0, t.IndexFigure, "index.png", "The rung of every walker, scan by scan.", true},
+		{len(t.Index) > 1, t.IndexFigure, "index.png", "The rung of every walker, scan by scan.", true},
 	} {
 		if !p.there {
 			continue
