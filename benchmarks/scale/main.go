@@ -20,6 +20,7 @@ import (
 	"github.com/kelvin-ebm/kelvin/pkg/backend"
 	"github.com/kelvin-ebm/kelvin/pkg/coordinator"
 	"github.com/kelvin-ebm/kelvin/pkg/engine"
+	"github.com/kelvin-ebm/kelvin/pkg/plots"
 	"github.com/kelvin-ebm/kelvin/pkg/replica"
 	"github.com/kelvin-ebm/kelvin/pkg/transport"
 )
@@ -28,14 +29,16 @@ func main() {
 	sizes := flag.String("replicas", "16,64,256,1000", "numbers of replicas, each with one rung")
 	chains := flag.Int("chains", 2, "chains of a rung")
 	scans := flag.Int("scans", 20, "scans, the first of which is not timed")
+	picture := flag.String("plot", "", "draw the table into this file, PNG or SVG")
 	flag.Parse()
-	if err := run(*sizes, *chains, *scans); err != nil {
+	if err := run(*sizes, *chains, *scans, *picture); err != nil {
 		fmt.Fprintln(os.Stderr, "scale:", err)
 		os.Exit(1)
 	}
 }
 
-func run(sizes string, chains, scans int) error {
+func run(sizes string, chains, scans int, picture string) error {
+	var ks, scan, serial, each []float64
 	fmt.Printf("| replicas | registered after, s | a scan, median ms | slowest | the same without messages | heap a replica, MiB | after the last scan |\n|---|---|---|---|---|---|---|\n")
 	for size := range strings.SplitSeq(sizes, ",") {
 		k, err := strconv.Atoi(size)
@@ -47,8 +50,18 @@ func run(sizes string, chains, scans int) error {
 			return fmt.Errorf("%d replicas: %w", k, err)
 		}
 		fmt.Printf("| %d | %.1f | %.1f | %.1f | %.3f | %.2f | %.2f |\n", k, r.registered.Seconds(), ms(r.median), ms(r.slowest), ms(r.serial), r.before, r.after)
+		ks, scan, serial, each = append(ks, float64(k)), append(scan, ms(r.median)), append(serial, ms(r.serial)), append(each, ms(r.median)/float64(k))
 	}
-	return nil
+	if picture == "" {
+		return nil
+	}
+	fig, err := plots.Curves(plots.CurvesOptions{Title: "Cost of a scan", Subtitle: fmt.Sprintf("one rung a replica, %d chains each", chains), XLabel: "replicas", LogX: true},
+		plots.Panel{Title: "a scan, ms", LogY: true, Series: []plots.Series{{Name: "replicas", X: ks, Y: scan}, {Name: "one loop, no messages", X: ks, Y: serial}}},
+		plots.Panel{Title: "a scan, ms a replica", Series: []plots.Series{{Name: "replicas", X: ks, Y: each}}})
+	if err != nil {
+		return err
+	}
+	return fig.Save(picture)
 }
 
 func ms(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
