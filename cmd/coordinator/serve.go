@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -129,6 +130,10 @@ func (f *serveFlags) serve(cmd *cobra.Command) error {
 	}
 	if f.clustered != "" {
 		cfg.NATS.Cluster = &transport.Cluster{Name: "kelvin", Listen: f.clustered, Routes: f.routes}
+		// The name that replicas know it by is one that its certificate holds.
+		if u, err := url.Parse(cfg.Consensus.NATS); err == nil {
+			cfg.NATS.Cluster.Advertise = strings.TrimSuffix(u.Host, ":"+u.Port())
+		}
 		if f.secret != "" {
 			text, err := os.ReadFile(f.secret)
 			if err != nil {

@@ -19,6 +19,9 @@ type Cluster struct {
 	Name string
 	// Listen is host:port for routes of the other servers, port 0 for a free one.
 	Listen string
+	// Advertise is the host, or host:port, by which the other servers find this one: a name that its certificate holds. "": the
+	// address that they see it at, which a certificate may not hold.
+	Advertise string
 	// Routes are host:port of the servers of the cluster. Those that are away are looked for every second; the server's own
 	// address may be among them.
 	Routes []string
@@ -50,7 +53,7 @@ func (c Cluster) server(opts *server.Options, insecure bool) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	opts.Cluster = server.ClusterOpts{
-		Name: c.Name, Host: host, Port: port,
+		Name: c.Name, Host: host, Port: port, Advertise: c.Advertise,
 		TLSConfig: c.TLS, TLSTimeout: 5,
 		NoAdvertise:  true, // clients know the servers by the names that they were given, which certificates hold
 		PoolSize:     1,    // of connections between two servers: no experiment fills one

@@ -93,12 +93,3 @@ func (disk) Usage(dir string) (free, total uint64, err error) { return usage(dir
 type diskFile struct{ *os.File }
 
 func (f diskFile) Datasync() error { return datasync(f.File) }
-
-// DiskUse is how full the disk of a folder is, 0 to 1, as df counts; 0 where that is not known.
-func DiskUse(dir string) (float64, error) {
-	free, total, err := usage(dir)
-	if err != nil || total == 0 {
-		return 0, err
-	}
-	return 1 - float64(free)/float64(total), nil
-}

@@ -119,7 +119,7 @@ func (s *Store) begin(digest ledger.Digest, size int64) (*ingest, error) {
 	in := &ingest{s: s, digest: digest, size: size, path: path, sum: sha256.New()}
 	free, total, err := s.fs.Usage(s.dir)
 	if err == nil && total > 0 && s.full(free-min(free, uint64(pending)), total) {
-		err = fmt.Errorf("%w: %d of %d bytes free for %d more, want %g %% left", ErrFull, free, total, pending, 100*s.reserve)
+		err = fmt.Errorf("%w: %d of %d bytes free for %d more, want %d left", ErrFull, free, total, pending, reserved(s.reserve, total))
 	}
 	if err == nil {
 		in.file, err = s.fs.Create(path, size >= uncached)

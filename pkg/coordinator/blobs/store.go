@@ -39,7 +39,7 @@ type Config struct {
 	Rate      int64         // bytes per second to write; 0: 200 MB/s
 	ScrubRate int64         // bytes per second to re-read; 0: 20 MB/s
 	MaxBlob   int64         // bytes; 0: Limit
-	Reserve   float64       // fraction of the disk that new blobs leave free; 0: 0.1
+	Reserve   float64       // fraction of the disk that new blobs leave free, though no more than 20 GB; 0: 0.1
 	Grace     time.Duration // how long GC spares an unreferenced blob; 0: ten minutes
 	FS        FS            // nil: the operating system's
 	Log       *slog.Logger  // told of damaged copies; nil: nothing is logged
@@ -405,7 +405,21 @@ func (s *Store) Full() bool {
 	return err == nil && total > 0 && s.full(free, total)
 }
 
-func (s *Store) full(free, total uint64) bool { return float64(free) <= s.reserve*float64(total) }
+func (s *Store) full(free, total uint64) bool { return free <= reserved(s.reserve, total) }
+
+// mostReserve is what is left free of a large disk, in bytes.
+const mostReserve = 20e9
+
+// reserved is what new blobs leave free of a disk, in bytes.
+func reserved(fraction float64, total uint64) uint64 {
+	return uint64(min(fraction*float64(total), mostReserve))
+}
+
+// Full says whether the disk of a folder has no room for new blobs under the default reserve; false where that is not known.
+func Full(dir string) (bool, error) {
+	free, total, err := usage(dir)
+	return err == nil && total > 0 && free <= reserved(defaultReserve, total), err
+}
 
 // Broken is closed once the disk failed to make a write durable. What it has of that write is anybody's guess, so the
 // store takes nothing in any more: end the process.

@@ -326,3 +326,16 @@ func TestWhereLinksCannotBeACopyIsMade(t *testing.T) {
 		t.Errorf("files %q, want a copy and nothing temporary", m.paths())
 	}
 }
+
+// A tenth of a small disk stays free, of a large one 20 GB.
+func TestReserveIsBounded(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		fraction    float64
+		total, want uint64
+	}{{0.1, 50e9, 5e9}, {0.1, 1e12, 20e9}, {0, 1e12, 0}, {0.5, 30e9, 15e9}} {
+		if got := reserved(c.fraction, c.total); got != c.want {
+			t.Errorf("%g of %d bytes: %d stay free, want %d", c.fraction, c.total, got, c.want)
+		}
+	}
+}

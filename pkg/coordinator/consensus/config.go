@@ -72,13 +72,13 @@ type Peer struct {
 
 // hooks let tests come between a node and the world.
 type hooks struct {
-	dial         dialFunc                          // nil: TCP
-	vfs          types.VFS                         // of the log; nil: the disk
-	disk         func(dir string) (float64, error) // how full its disk is, 0 to 1; nil: asks the system
-	feature      func() uint32                     // what it says that it supports; nil: Feature
-	readView     func(c Consistency) Consistency   // changes what View does
-	collectEvery time.Duration                     // of collecting blobs; 0: default
-	grace        time.Duration                     // of young blobs; 0: default
+	dial         dialFunc                        // nil: TCP
+	vfs          types.VFS                       // of the log; nil: the disk
+	disk         func(dir string) (bool, error)  // whether a disk is full; nil: asks the system
+	feature      func() uint32                   // what it says that it supports; nil: Feature
+	readView     func(c Consistency) Consistency // changes what View does
+	collectEvery time.Duration                   // of collecting blobs; 0: default
+	grace        time.Duration                   // of young blobs; 0: default
 }
 
 const (
@@ -106,10 +106,10 @@ func (c Config) withDefaults() Config {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	if c.FillDisk {
-		c.hooks.disk = func(string) (float64, error) { return 0, nil }
+		c.hooks.disk = func(string) (bool, error) { return false, nil }
 	}
 	if c.hooks.disk == nil {
-		c.hooks.disk = blobs.DiskUse
+		c.hooks.disk = blobs.Full
 	}
 	if c.hooks.feature == nil {
 		c.hooks.feature = func() uint32 { return Feature }

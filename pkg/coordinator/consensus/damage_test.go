@@ -158,11 +158,9 @@ func TestFullDiskMayNotLead(t *testing.T) {
 	c := newCluster(t, "a", "b", "c")
 	var full sync.Map
 	for name, cfg := range c.cfg {
-		cfg.hooks.disk = func(string) (float64, error) {
-			if _, ok := full.Load(name); ok {
-				return 0.96, nil
-			}
-			return 0.5, nil
+		cfg.hooks.disk = func(string) (bool, error) {
+			_, is := full.Load(name)
+			return is, nil
 		}
 		c.cfg[name] = cfg
 	}

@@ -92,24 +92,19 @@ func (n *Node) Stats() Stats {
 	}
 }
 
-const (
-	diskEvery = 5 * time.Second
-	fullDisk  = 0.95
-)
+const diskEvery = 5 * time.Second
 
 type diskState struct{ full atomic.Bool }
 
-// lookAtDisk finds out whether a disk is full.
+// lookAtDisk finds out whether a disk is full: has no room for blobs, without which a leader is none.
 func (n *Node) lookAtDisk() error {
 	full := false
 	for _, dir := range []string{n.cfg.DataDir, n.cfg.BlobDir} {
-		use, err := n.cfg.hooks.disk(dir)
+		is, err := n.cfg.hooks.disk(dir)
 		if err != nil {
 			return err
 		}
-		if full = full || use >= fullDisk; full {
-			break
-		}
+		full = full || is
 	}
 	if n.disk.full.Swap(full) != full {
 		n.log.Warn("disk", "full", full)

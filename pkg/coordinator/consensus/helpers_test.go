@@ -192,7 +192,7 @@ func (c *cluster) configure(name string) Config {
 	c.net.mu.Unlock()
 	cfg := Config{
 		Name: name, DataDir: c.t.TempDir(), Peer: Peer{Listen: address}, Heartbeat: quick, PromoteAfter: 2 * quick,
-		SegmentSize: 1 << 20, Log: testLog(), hooks: hooks{dial: c.net.dial(name), vfs: hastyFS{walfs.New()}, disk: func(string) (float64, error) { return 0.5, nil }},
+		SegmentSize: 1 << 20, Log: testLog(), hooks: hooks{dial: c.net.dial(name), vfs: hastyFS{walfs.New()}, disk: func(string) (bool, error) { return false, nil }},
 	}
 	c.cfg[name] = cfg
 	return cfg
