@@ -37,12 +37,15 @@ type Plan struct {
 type Settings struct {
 	Slots int // M, columns kept
 	Live  int // B, columns of one scan
+	// Parts, if above 1, cuts slots and rows into as many ranges of one size: the rows of a range start from its slots alone, so
+	// that each can be kept somewhere else. Both counts are multiples of it. Not for a ring.
+	Parts int
 	// Ring picks RingPlan in place of UniformPlan.
 	Ring bool
 	// Reinit is the share of the drawn columns that start afresh, in [0, 1]; with Ring, that get jitter.
 	Reinit float64
 	Seed   uint64
-	Group  uint32 // number of the group in the experiment: part of every draw
+	Group  uint32 // number of the group in the experiment: part of every draw, as are those of its parts, Group·Parts + part
 }
 
 // Buffer is the bookkeeping of one group's replay buffer. It is not safe for concurrent use.
@@ -78,6 +81,9 @@ func New(s Settings) (*Buffer, error) {
 	if s.Slots < 1 || s.Slots > math.MaxInt32 {
 		errs = append(errs, fmt.Errorf("buffer: %d slots, want 1 to %d", s.Slots, math.MaxInt32))
 	}
+	if s.Parts = max(s.Parts, 1); s.Slots%s.Parts != 0 || s.Live%s.Parts != 0 || s.Ring && s.Parts > 1 {
+		errs = append(errs, fmt.Errorf("buffer: %d parts of %d slots and %d live columns, ring %t, want a divisor of both, and 1 of a ring", s.Parts, s.Slots, s.Live, s.Ring))
+	}
 	if !(s.Reinit >= 0 && s.Reinit <= 1) {
 		errs = append(errs, fmt.Errorf("buffer: reinit: %g, want a share in [0, 1]", s.Reinit))
 	}
@@ -91,10 +97,15 @@ func New(s Settings) (*Buffer, error) {
 // the uniform policy for ever.
 func (b *Buffer) Plan(scan uint64) Plan {
 	s := b.settings
-	draws := rng.New(s.Seed, rng.Buffer, scan, s.Group)
 	if !s.Ring {
-		return UniformPlan(s.Slots, s.Live, s.Reinit, draws)
+		var plan Plan
+		for part := range s.Parts {
+			draws := rng.New(s.Seed, rng.Buffer, scan, s.Group*uint32(s.Parts)+uint32(part))
+			plan.add(UniformPlan(s.Slots/s.Parts, s.Live/s.Parts, s.Reinit, draws), part*s.Slots/s.Parts)
+		}
+		return plan
 	}
+	draws := rng.New(s.Seed, rng.Buffer, scan, s.Group)
 	offsets := RingOffsets(s.Slots, s.Live, draws.IntN)
 	var perm []int
 	if s.Reinit > 0 {

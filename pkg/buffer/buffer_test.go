@@ -127,6 +127,45 @@ func TestUniformDrawsEverySubsetAlike(t *testing.T) {
 	}
 }
 
+// Rows of a part start from its slots alone, each subset of them alike, and parts draw apart from each other.
+func TestPartsKeepToThemselves(t *testing.T) {
+	const slots, live, parts, scans = 8, 4, 2, 60_000
+	b := newBuffer(t, Settings{Slots: slots, Live: live, Parts: parts, Reinit: 0.5, Seed: 5, Group: 3})
+	counts := map[[live]int32]int{}
+	for scan := range uint64(scans) {
+		plan := b.Plan(scan)
+		if len(plan.Fresh) != live || len(plan.Jitter) != live || !slices.Equal(plan.Draw, plan.Write) {
+			t.Fatalf("scan %d: %+v, want %d rows that go back", scan, plan, live)
+		}
+		for j, slot := range plan.Draw {
+			if int(slot)/(slots/parts) != j/(live/parts) {
+				t.Fatalf("scan %d: row %d starts from slot %d of another part", scan, j, slot)
+			}
+		}
+		counts[[live]int32(plan.Draw)]++
+	}
+	if len(counts) != 36 { // 6 subsets of each part
+		t.Fatalf("%d subsets seen, want 36", len(counts))
+	}
+	chi2 := 0.0
+	for _, n := range counts {
+		d := float64(n) - scans/36.0
+		chi2 += d * d / (scans / 36.0)
+	}
+	if chi2 > 76.4 { // 0.9999 quantile of chi² with 35 degrees of freedom
+		t.Errorf("chi² = %g over 36 pairs of subsets, want below 76.4", chi2)
+	}
+	whole, one := newBuffer(t, Settings{Slots: slots, Live: live, Seed: 5, Group: 3}).Plan(7), newBuffer(t, Settings{Slots: slots, Live: live, Parts: 1, Seed: 5, Group: 3}).Plan(7)
+	if !slices.Equal(whole.Draw, one.Draw) {
+		t.Errorf("one part draws %v, want %v as without parts", one.Draw, whole.Draw)
+	}
+	for _, s := range []Settings{{Slots: 9, Live: 4, Parts: 2}, {Slots: 8, Live: 3, Parts: 2}, {Slots: 8, Live: 4, Parts: 2, Ring: true}} {
+		if _, err := New(s); err == nil {
+			t.Errorf("%+v: no error", s)
+		}
+	}
+}
+
 func TestReinitIsAShareOfTheDrawnColumns(t *testing.T) {
 	const live, scans = 8, 20_000
 	for _, share := range []float64{0, 0.05, 0.5, 1} {

@@ -32,6 +32,16 @@ func UniformPlan(slots, live int, reinit float64, draws *rng.Stream) Plan {
 	return plan
 }
 
+// add appends a plan whose slots are counted from first on.
+func (p *Plan) add(o Plan, first int) {
+	for i := range o.Draw {
+		o.Draw[i] += int32(first)
+		o.Write[i] += int32(first)
+	}
+	p.Draw, p.Write = append(p.Draw, o.Draw...), append(p.Write, o.Write...)
+	p.Fresh, p.Jitter = append(p.Fresh, o.Fresh...), append(p.Jitter, o.Jitter...)
+}
+
 // RingOffsets draws the offsets that RingPlan wants for live rows; draw(n) is a uniform number in [0, n).
 func RingOffsets(slots, live int, draw func(n int) int) []int {
 	n := slots // more rows than slots: any slot for each row

@@ -9,10 +9,12 @@ import (
 func (t *Trainer) warmUp() error {
 	sp := t.cfg.Spec
 	scans := (t.cfg.Buffer.Warmup + sp.Sampler.Steps - 1) / sp.Sampler.Steps
-	for first := 0; first < sp.Pool; first += sp.Chains {
+	// Each part of the buffer in its own rows.
+	each, slots := sp.Chains/t.parts(), sp.Pool/t.parts()
+	for first := 0; first < slots; first += each {
 		plan := buffer.Plan{Draw: make([]int32, sp.Chains), Fresh: make([]bool, sp.Chains), Jitter: make([]bool, sp.Chains)}
 		for j := range plan.Draw {
-			plan.Draw[j] = int32((first + j) % sp.Pool)
+			plan.Draw[j] = int32(j/each*slots + (first+j%each)%slots)
 		}
 		plan.Write = plan.Draw
 		for range scans {
@@ -23,6 +25,9 @@ func (t *Trainer) warmUp() error {
 	}
 	return nil
 }
+
+// parts is how many ranges of columns, with the rows that start from them, are kept apart.
+func (t *Trainer) parts() int { return max(t.cfg.Layout.Split, 1) }
 
 // draw prepares the next scan: where the rows that just ended go, and which start.
 func (t *Trainer) draw(given *buffer.Plan, step int) (Draw, buffer.Plan) {

@@ -67,8 +67,8 @@ func newGroup(b *backend.Backend, spec Spec, layout Layout, number int, local []
 	switch {
 	case layout.Rungs != spec.Rungs || layout.Chains != spec.Chains:
 		return nil, fmt.Errorf("engine: group: layout of %d rungs and %d chains, want %d and %d", layout.Rungs, layout.Chains, spec.Rungs, spec.Chains)
-	case spec.pooled():
-		return nil, errors.New("engine: group: a replay buffer larger than its chains and fresh starts need all chains on one shard: want split 1, placement ladder")
+	case spec.Pool%layout.Split != 0:
+		return nil, fmt.Errorf("engine: group: a replay buffer of %d columns, want a multiple of split, %d", spec.Pool, layout.Split)
 	}
 	if mesh == nil {
 		mesh = &LocalMesh{}
@@ -107,7 +107,7 @@ func newGroup(b *backend.Backend, spec Spec, layout Layout, number int, local []
 func (g *group) shardSpec(p Place) Spec {
 	s := g.spec
 	s.Chains = p.Ladders[1] - p.Ladders[0]
-	s.Pool, s.Batch, s.Weighted, s.Virtual, s.Shard = s.Chains, 0, false, false, p.ID
+	s.Pool, s.Batch, s.Weighted, s.Virtual, s.Shard = s.Pool/g.layout.Split, 0, false, false, p.ID
 	s.Optimizer = OptimizerConfig{Kind: "sgd"}
 	if g.byRung() {
 		s.Ladder, s.Rungs, s.FirstRung = s.Rungs, 1, p.Rungs[0]
@@ -175,6 +175,7 @@ func (g *group) Load(st State) error {
 		default:
 			g.places[i].each(g.spec.Chains, func(row, of int) { copy(part.Live[row*dim:(row+1)*dim], st.Live[of*dim:(of+1)*dim]) })
 		}
+		g.eachSlot(i, func(slot, of int) { part.Pool = append(part.Pool, st.Pool[of*dim:(of+1)*dim]...) })
 		if s.spec.byLabel() && !g.byRung() {
 			part.Rows = make([]int32, s.spec.rows())
 			g.places[i].each(g.spec.Chains, func(row, of int) { part.Rows[row] = int32(g.home[rows[of]].row) })
@@ -284,7 +285,7 @@ func (g *group) SetReference(q models.Gaussian) {
 
 // State gathers the state of all shards at the lead; whoever does not hold it gives its part and returns ErrNotLead.
 func (g *group) State() (State, error) {
-	live, rows, err := g.states(g.lead != nil)
+	live, pool, rows, err := g.states(g.lead != nil, true)
 	if err != nil {
 		return State{}, err
 	}
@@ -292,18 +293,19 @@ func (g *group) State() (State, error) {
 		return State{}, ErrNotLead
 	}
 	st, err := g.lead.state()
-	st.Live, st.Rows = live, rows
+	st.Live, st.Pool, st.Rows = live, pool, rows
 	return st, err
 }
 
 // Live gathers the chains of all shards on every process, [rows·dim].
 func (g *group) Live() ([]float32, error) {
-	live, _, err := g.states(true)
+	live, _, _, err := g.states(true, false)
 	return live, err
 }
 
-// states posts the states of the local shards and, where they are wanted, pulls those of all. rows is State.Rows.
-func (g *group) states(wanted bool) (live []float32, rows []int32, err error) {
+// states posts the states of the local shards, with those of the replay buffer if all are asked for, and, where they are wanted,
+// pulls those of all shards. rows is State.Rows.
+func (g *group) states(wanted, all bool) (live, pool []float32, rows []int32, err error) {
 	g.call++
 	dim := g.spec.dim()
 	for i, s := range g.shards {
@@ -311,8 +313,13 @@ func (g *group) states(wanted bool) (live []float32, rows []int32, err error) {
 			continue
 		}
 		raw, err := s.rawLive()
+		if err == nil && all && s.pool != nil {
+			var kept []float32
+			kept, err = s.rawPool()
+			raw = append(raw, kept...)
+		}
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		for _, at := range s.place { // labels within the shard travel as numbers that float32 holds
 			raw = append(raw, float32(at))
@@ -320,9 +327,14 @@ func (g *group) states(wanted bool) (live []float32, rows []int32, err error) {
 		g.mesh.Post(Key{Shard: g.places[i].ID, Kind: StatesBlob, Scan: g.call}, numberBytes(raw))
 	}
 	if !wanted {
-		return nil, nil, nil
+		return nil, nil, nil, nil
 	}
 	live = make([]float32, g.spec.rows()*dim)
+	slots := 0 // of a shard
+	if all && g.spec.pooled() {
+		pool = make([]float32, g.spec.Rungs*g.spec.Pool*dim)
+		slots = len(pool) / dim / len(g.places)
+	}
 	ofPlace := inverse(g.labels)
 	inner := g.spec.byLabel() && !g.byRung()
 	if g.spec.byLabel() {
@@ -331,15 +343,18 @@ func (g *group) states(wanted bool) (live []float32, rows []int32, err error) {
 			rows = make([]int32, g.spec.rows())
 		}
 	}
-	for _, p := range g.places {
+	for i, p := range g.places {
 		n := p.rows()
-		want := n * dim
+		want := (n + slots) * dim
 		if inner {
 			want += n
 		}
 		raw, err := pull[float32](g.mesh, Key{Shard: p.ID, Kind: StatesBlob, Scan: g.call}, want)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
+		}
+		if slots > 0 {
+			g.eachSlot(i, func(slot, of int) { copy(pool[of*dim:(of+1)*dim], raw[(n+slot)*dim:(n+slot+1)*dim]) })
 		}
 		back := make([]int, n) // row of the group, of each row of the shard
 		p.each(g.spec.Chains, func(row, of int) { back[row] = of })
@@ -355,5 +370,22 @@ func (g *group) states(wanted bool) (live []float32, rows []int32, err error) {
 			copy(live[of*dim:(of+1)*dim], raw[at*dim:(at+1)*dim])
 		}
 	}
-	return live, rows, nil
+	return live, pool, rows, nil
+}
+
+// eachSlot calls f with every slot of the replay buffer of a shard, in order, and the slot of the group that it is, k·M + m; with
+// none where all columns are live.
+func (g *group) eachSlot(shard int, f func(slot, of int)) {
+	if !g.spec.pooled() {
+		return
+	}
+	p, each := g.places[shard], g.spec.Pool/g.layout.Split
+	first := p.Ladders[0] / (p.Ladders[1] - p.Ladders[0]) * each
+	slot := 0
+	for k := p.Rungs[0]; k < p.Rungs[1]; k++ {
+		for m := first; m < first+each; m++ {
+			f(slot, k*g.spec.Pool+m)
+			slot++
+		}
+	}
 }

@@ -147,10 +147,10 @@ func (g *group) exchange(d Draw, live *liveRows) ([]Draw, error) {
 			draws[i].Perm = make([]int32, p.rows())
 			p.each(g.spec.Chains, func(row, of int) { draws[i].Perm[row] = int32(g.home[d.Perm[of]].row) })
 		}
-		return draws, nil
+		return draws, g.refill(d, draws)
 	}
-	moves := slices.DeleteFunc(g.moves(d.Perm), func(m move) bool { // rung 0 of a linear path is drawn anew
-		return g.spec.Reference != nil && g.places[m.to].Rungs[0] == 0
+	moves := slices.DeleteFunc(g.moves(d.Perm), func(m move) bool { // rung 0 of a linear path is drawn anew, unless its states are kept
+		return g.spec.Reference != nil && g.places[m.to].Rungs[0] == 0 && !g.spec.pooled()
 	})
 	for _, m := range moves {
 		if g.shards[m.from] == nil {
@@ -181,7 +181,45 @@ func (g *group) exchange(d Draw, live *liveRows) ([]Draw, error) {
 			into.Perm[row] += int32(len(into.Perm))
 		}
 	}
-	return draws, nil
+	return draws, g.refill(d, draws)
+}
+
+// refill says which columns of its part of the replay buffer each local shard writes and starts from, and which start afresh.
+func (g *group) refill(d Draw, draws []Draw) error {
+	if !g.spec.pooled() {
+		return nil
+	}
+	dim, slots := g.spec.dim(), g.spec.Rungs*g.spec.Pool
+	for i, s := range g.shards {
+		if s == nil {
+			continue
+		}
+		part, own := &draws[i], map[int32]int32{} // slot of the shard by slot of the group
+		n := s.spec.Rungs * s.spec.Pool
+		g.eachSlot(i, func(slot, of int) {
+			own[int32(of)] = int32(slot)
+			from := int32(slot)
+			if row := int(d.Source[of]) - slots; row >= 0 {
+				from = int32(n + g.home[row].row)
+			}
+			part.Source = append(part.Source, from)
+		})
+		var err error
+		g.places[i].each(g.spec.Chains, func(_, of int) {
+			slot, is := own[d.Slots[of]]
+			if !is {
+				err = fmt.Errorf("engine: draw: row %d starts from slot %d, which shard %d does not have", of, d.Slots[of], g.places[i].ID)
+			}
+			part.Slots = append(part.Slots, slot)
+			if g.spec.Mix {
+				part.Keep, part.Add = append(part.Keep, d.Keep[of]), append(part.Add, d.Add[of*dim:(of+1)*dim]...)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // move is the states that go from one shard to another in a sweep.

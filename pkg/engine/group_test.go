@@ -178,6 +178,45 @@ func TestPlacesOfShardsChangeNoBit(t *testing.T) {
 	})
 }
 
+// A replay buffer larger than the chains is cut with them: wherever its parts are kept, and whatever starts afresh, the bits are
+// those of one process, over a cut too.
+func TestPlacesOfAReplayBufferChangeNoBit(t *testing.T) {
+	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {
+		for _, tc := range []struct {
+			placement, gradientOn string
+			split                 int
+			reinit                float64
+		}{{"ladder", "all", 2, 0.25}, {"ladder", "cold", 4, 0}, {"rung", "cold", 1, 0.25}, {"rung", "all", 2, 0}} {
+			if b.Kind() != backend.Go && tc.reinit == 0 {
+				continue // compiling takes a while
+			}
+			t.Run(fmt.Sprintf("%s, split %d, gradient on %s, reinit %g", tc.placement, tc.split, tc.gradientOn, tc.reinit), func(t *testing.T) {
+				layout := Layout{Placement: tc.placement, Split: tc.split, Rungs: 3, Chains: 8, Groups: 1}
+				cfg := groupTraining(t, layout, "state", func(c *TrainerConfig) {
+					c.GradientOn, c.Spec.Pool, c.Spec.Mix = tc.gradientOn, 24, tc.reinit > 0
+					c.Buffer.Size, c.Buffer.Reinit, c.Buffer.Warmup = 24, tc.reinit, 3
+				})
+				var all []uint32
+				for _, p := range layout.Shards(0) {
+					all = append(all, p.ID)
+				}
+				want := trainGroup(t, b, cfg, [][]uint32{all}, false)
+				if got := trainGroup(t, b, cfg, [][]uint32{all[len(all)-1:], all[:len(all)-1]}, true); got != want {
+					t.Errorf("digest %.12s in two processes, want %.12s as in one", got, want)
+				}
+				if tc.split > 1 {
+					return
+				}
+				cfg.Layout = Layout{} // one shard draws as one range does
+				cfg.GradientOn = "cold"
+				if got := trainGroup(t, b, cfg, [][]uint32{nil}, false); got == want {
+					t.Error("rungs apart draw the same random numbers as one shard") // their device keys differ
+				}
+			})
+		}
+	})
+}
+
 // Under sync all groups keep the same parameters, which learn from the rows and the chains of all of them.
 func TestSyncKeepsGroupsTogether(t *testing.T) {
 	testutil.Backends(t, func(t *testing.T, b *backend.Backend) {

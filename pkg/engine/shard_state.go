@@ -130,6 +130,15 @@ func (s *Shard) rawLive() ([]float32, error) {
 	return live, nil
 }
 
+// rawPool copies the replay buffer to the host, [slots·dim].
+func (s *Shard) rawPool() ([]float32, error) {
+	pool, err := backend.Read[float32](s.pool)
+	if err != nil {
+		return nil, fmt.Errorf("engine: read replay buffer: %w", err)
+	}
+	return pool, nil
+}
+
 // SetTheta replaces the parameters.
 func (s *Shard) SetTheta(theta []float32) {
 	backend.Release(s.theta)

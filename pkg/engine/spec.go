@@ -81,8 +81,8 @@ func (s Spec) validate() error {
 	if s.FromData && (s.Rungs != 1 || s.Pool != s.Chains) {
 		errs = append(errs, fmt.Errorf("chains from the data: rungs %d, pool %d, want 1 rung and no pool", s.Rungs, s.Pool))
 	}
-	if s.Ladder > 0 && (s.Rungs != 1 || s.FirstRung < 0 || s.FirstRung >= s.Ladder || s.Batch > 0 || s.pooled() || s.FromData) {
-		errs = append(errs, fmt.Errorf("rung %d of %d: rungs %d, batch %d, pool %d of %d chains, want one rung, no training and no pool", s.FirstRung, s.Ladder, s.Rungs, s.Batch, s.Pool, s.Chains))
+	if s.Ladder > 0 && (s.Rungs != 1 || s.FirstRung < 0 || s.FirstRung >= s.Ladder || s.Batch > 0 || s.FromData) {
+		errs = append(errs, fmt.Errorf("rung %d of %d: rungs %d, batch %d, want one rung and no training", s.FirstRung, s.Ladder, s.Rungs, s.Batch))
 	}
 	if s.Variational && (s.Reference == nil || s.ladder() < 2) {
 		errs = append(errs, fmt.Errorf("variational reference: rungs %d, reference %t, want at least 2 rungs and a reference", s.Rungs, s.Reference != nil))

@@ -135,7 +135,7 @@ func (t *Trainer) rewind(start Adapted) (err error) {
 	}
 	if !sp.FromData {
 		t.buffer, err = buffer.New(buffer.Settings{Slots: sp.Pool, Live: sp.Chains, Ring: t.ring(),
-			Reinit: cfg.Buffer.Reinit, Seed: sp.Seed, Group: sp.Shard})
+			Parts: t.parts(), Reinit: cfg.Buffer.Reinit, Seed: sp.Seed, Group: sp.Shard})
 		if err != nil {
 			return err
 		}

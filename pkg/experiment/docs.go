@@ -74,7 +74,7 @@ func docs() map[string]keyDoc {
 		"tempering.reference_scale": {text: "width of the Gaussian reference, in standard deviations of the training data", above: 0},
 
 		"buffer":        {text: "the replay buffer: columns of chain states that persist from step to step"},
-		"buffer.size":   {text: "columns kept, at least tempering.chains", follows: "tempering.chains and loss.compat", min: 1},
+		"buffer.size":   {text: "columns kept, at least tempering.chains and a multiple of tempering.split, whose shards keep a part each", follows: "tempering.chains and loss.compat", min: 1},
 		"buffer.reinit": {text: "share of the drawn columns that start afresh, in [0, 1]", follows: "loss.kind", min: 0, max: 1},
 		"buffer.point":  {text: "coordinates at which every chain starts under init: point"},
 		"buffer.init":   {text: "first states: drawn from the Gaussian reference, from N(0, I), or from the data (on a ladder those of the target rung), or all at one point", follows: "tempering.path, tempering.rungs and model.base", oneOf: buffer.Inits},

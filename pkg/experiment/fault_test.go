@@ -162,8 +162,10 @@ func TestFaults(t *testing.T) {
 			"f.yaml:4:13: tempering.split: 2, want split: 1 and placement: ladder under loss.kind: score_matching, which keeps no chains; train.split cuts its rows"}},
 		{"a trimmed mean on several shards", "data: {dataset: two_moons}\nloss: {kind: energy_matching}\ntrain: {steps: 9, split: 2}\n", nil, []string{
 			"f.yaml:3:19: train.split: 2, want 1, for loss.cd_trim_fraction: 0.1 looks for the highest energies among all negatives"}},
-		{"a buffer on several shards", minimal + "tempering: {chains: 8, placement: rung}\nbuffer: {size: 16}\n", nil, []string{
-			"f.yaml:3:24: tempering.placement: rung, want split: 1 and placement: ladder, or a buffer of tempering.chains columns with reinit: 0"}},
+		{"a buffer that cannot be cut", minimal + "tempering: {chains: 8, split: 4}\nbuffer: {size: 18}\n", nil, []string{
+			"f.yaml:4:10: buffer.size: 18, want a multiple of tempering.split, 4: each shard keeps its part"}},
+		{"a ring on several shards", "data: {dataset: two_moons}\nloss: {kind: persistent_cd, compat: torchebm}\ntempering: {chains: 8, split: 2}\ntrain: {steps: 9}\n", nil, []string{
+			"f.yaml:3:24: tempering.split: 2, want split: 1 and placement: ladder under loss.compat: torchebm, whose buffer is one ring, or a buffer of tempering.chains columns with reinit: 0"}},
 		{"an outer step of one group", minimal + "averaging: {outer: nesterov}\n", nil, []string{"f.yaml:3:13: averaging.outer: not read with one group, want averaging.groups of at least 2, or no such key"}},
 		{"a place without its coordinates", minimal + "buffer: {init: point}\n", nil, []string{"f.yaml:3:1: buffer.point: missing, want the coordinates at which every chain starts under init: point"}},
 		{"a likelihood of a field", minimal + "loss: {kind: flow_matching}\nevaluate: {every: 10}\n", nil, []string{"f.yaml:4:12: evaluate.every: not read by a vector field, which has no density: want no such key"}},

@@ -88,8 +88,10 @@ func (c *Config) validateShards() (errs []error) {
 	switch {
 	case !c.Loss.Chains() && sharded:
 		fault(key, value, "split: 1 and placement: ladder under loss.kind: "+c.Loss.Kind+", which keeps no chains; train.split cuts its rows")
-	case sharded && (c.Buffer.Size > t.Chains || c.Buffer.Reinit > 0):
-		fault(key, value, "split: 1 and placement: ladder, or a buffer of tempering.chains columns with reinit: 0")
+	case sharded && c.hasBuffer() && c.Loss.Compat == "torchebm" && (c.Buffer.Size > t.Chains || c.Buffer.Reinit > 0):
+		fault(key, value, "split: 1 and placement: ladder under loss.compat: torchebm, whose buffer is one ring, or a buffer of tempering.chains columns with reinit: 0")
+	case c.hasBuffer() && t.Split > 1 && c.Buffer.Size > t.Chains && c.Buffer.Size%t.Split != 0:
+		fault("buffer.size", fmt.Sprint(c.Buffer.Size), fmt.Sprintf("a multiple of tempering.split, %d: each shard keeps its part", t.Split))
 	}
 	return errs
 }

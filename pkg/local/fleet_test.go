@@ -66,6 +66,7 @@ func TestReplicasLeaveTheSameRun(t *testing.T) {
 		{"two groups, gradients averaged", with("backend:", "averaging: {groups: 2, outer: sync}\nbackend:"), 2},
 		{"data alone", smallField, 2},
 		{"rungs apart, gradients on all", with("chains: 16}", "chains: 16, placement: rung, gradient_on: all}"), 3},
+		{"a large buffer on four shards", with("chains: 16}", "chains: 16, split: 4}") + "buffer: {size: 48, reinit: 0.1, warmup: 4}\n", 3},
 		{"rows on four shards", field("batch: 16", "batch: 16, split: 4"), 3},
 		{"rows of two groups", field("batch: 16", "batch: 16, split: 2") + "averaging: {groups: 2, every: 4, outer: nesterov}\n", 3},
 	} {

@@ -1,6 +1,10 @@
 package plan
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/kelvin-ebm/kelvin/pkg/engine"
+)
 
 // Memory are the bytes on a replica's device. Workspace is an estimate, the rest is counted:
 //
@@ -9,7 +13,7 @@ import "slices"
 //	optimizer   4·P for each vector of the optimizer's state, with the lead
 //	average     4·P where optimizer.ema keeps an average, with the lead
 //	chains      4·n·(D + 2): states, β and step size of n rows
-//	pool        4·K·M·D of a replay buffer that is larger than the chains
+//	pool        4·k·m·D of a replay buffer that is larger than the chains: k rungs of the part, m = M / split columns, that a shard keeps
 //	inputs      what a call brings: positives 4·batch·D and, where the group has several shards, the negatives, with the lead, or
 //	            with each shard its slice of both, where all compute the gradient;
 //	            4·n of a sweep's permutation and, where single rungs exchange states, 4·n·D of incoming ones; what
@@ -54,6 +58,13 @@ func (e Experiment) replica(id int, holders []int) Replica {
 			case e.Exchange == "state":
 				m.Inputs += 4 * n
 			}
+			if e.Pool > 0 {
+				m.Pool += 4 * e.slots(p) * e.Dim
+				m.Inputs += 4 * (e.slots(p) + n) // what goes where
+			}
+			if e.Mix {
+				m.Inputs += 4 * n * (e.Dim + 1)
+			}
 			exploring += 4 * n * (2*e.Products + 6*e.Dim)
 			if i == e.Layout.Lead() {
 				e.lead(m)
@@ -85,13 +96,11 @@ func (e Experiment) lead(m *Memory) {
 	if l.Chains > 0 && (l.PerGroup() > 1 || e.synchronous()) {
 		m.Parameters += 4 * e.Params
 	}
-	m.Pool += 4 * l.Rungs * e.Pool * e.Dim
-	if e.Pool > 0 {
-		m.Inputs += 4 * l.Rungs * (e.Pool + l.Chains) // what goes where
-	}
-	if e.Mix {
-		m.Inputs += 4 * l.Rungs * l.Chains * (e.Dim + 1)
-	}
+}
+
+// slots is the number of columns of a replay buffer, on all rungs that it holds, that a place keeps.
+func (e Experiment) slots(p engine.Place) int {
+	return (p.Rungs[1] - p.Rungs[0]) * e.Pool / e.Layout.Split
 }
 
 // learning adds what a shard learns from, the whole step or the largest slice of it, and returns the workspace.

@@ -211,7 +211,7 @@ func (e Experiment) cut(holders []int) Cut {
 		lead := holders[places[e.Layout.Lead()].ID]
 		c.ToCoordinator += 4 * e.Params * vectors
 		for _, p := range places {
-			n := 4 * rows(p) * e.Dim
+			n := 4 * (rows(p) + e.slots(p)) * e.Dim
 			c.ToCoordinator += n
 			if holders[p.ID] == lead {
 				continue
@@ -221,7 +221,6 @@ func (e Experiment) cut(holders []int) Cut {
 			}
 			c.ToLeads += n
 		}
-		c.ToCoordinator += 4 * e.Layout.Rungs * e.Pool * e.Dim
 	}
 	return c
 }
