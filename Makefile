@@ -3,7 +3,7 @@
 GO          ?= go
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: all test check fmt vet staticcheck build xla xla-cuda bench chaos gpu-check gpu-check-build images
+.PHONY: all test check fmt vet staticcheck build xla xla-cuda bench chaos gpu-check gpu-check-build images kube-test
 
 all: build
 
@@ -39,6 +39,11 @@ bench:
 # out. KELVIN_CHAOS_SEED repeats a run.
 chaos:
 	KELVIN_CHAOS=long $(GO) test -count=1 -timeout 60m -p 1 -v ./pkg/coordinator/consensus ./test/chaos
+
+# Goes the way of docs/kubernetes.md on a real control plane, on this machine: Linux, root. The first time it builds that, which
+# takes some minutes.
+kube-test:
+	cd test/kube && $(GO) run ./cmd/build && $(GO) test -count=1 -timeout 20m ./...
 
 gpu-check-build:
 	scripts/gpu-check.sh build

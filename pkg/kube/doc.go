@@ -11,7 +11,7 @@
 //	err = client.Apply(ctx, job, kube.Really)
 //	err = client.Scale(ctx, "digits", 5)
 //	seen, err := client.Look(ctx, "digits")
-//	for _, f := range seen.Findings() { … }
+//	for _, f := range seen.Findings { … }
 //
 // Index i of the Job is the replica <experiment>-i for good, whichever pod it runs in. A replica keeps nothing: when its pod
 // goes, another one of the same index takes its place, and the training goes on from the last cut. Of client-go only the part is

@@ -252,11 +252,20 @@ func starting(p *core.Pod, waiting *core.ContainerStateWaiting, warned map[strin
 	return nil // it is being made
 }
 
+// joinSecret is what `coordinator k8s token` makes unless told otherwise.
+const joinSecret = "kelvin-join"
+
 func secretFix(p *core.Pod, text, describe string) string {
-	if strings.Contains(text, "secret") {
-		return fmt.Sprintf("coordinator k8s token -n %s makes the Secret of the replicas", p.Namespace)
+	if !strings.Contains(text, "secret") {
+		return describe
 	}
-	return describe
+	flags := "-n " + p.Namespace
+	for _, v := range p.Spec.Volumes {
+		if v.Secret != nil && v.Secret.SecretName != joinSecret {
+			flags += " --secret " + v.Secret.SecretName
+		}
+	}
+	return fmt.Sprintf("coordinator k8s token %s makes the Secret of the replicas", flags)
 }
 
 // unschedulable says in words why no node takes a pod.
