@@ -20,7 +20,7 @@ test: xla
 	$(GO) test -timeout 20m ./...
 
 fmt:
-	@files=$$(gofmt -l cmd pkg test); test -z "$$files" || { echo "not gofmt'd:" $$files; exit 1; }
+	@files=$$(gofmt -l benchmarks cmd examples images k8s pkg test); test -z "$$files" || { echo "not gofmt'd:" $$files; exit 1; }
 
 vet:
 	$(GO) vet ./...
