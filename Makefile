@@ -42,8 +42,8 @@ chaos:
 
 # Goes the way of docs/kubernetes.md on a real control plane, on this machine: Linux, root. The first time it builds that, which
 # takes some minutes.
-kube-test:
-	cd test/kube && $(GO) run ./cmd/build && $(GO) test -count=1 -timeout 20m ./...
+kube-test: xla
+	cd test/kube && $(GO) run ./cmd/build && $(GO) test -count=1 -v -timeout 20m ./...
 
 gpu-check-build:
 	scripts/gpu-check.sh build

@@ -71,7 +71,6 @@ type cluster struct {
 	dynamic    dynamic.Interface
 	mapper     *restmapper.DeferredDiscoveryRESTMapper
 	warnings   warnings
-	image      string          // of replicas
 	life       context.Context // of what is there for all parts
 	servers    []string        // URLs that lead to the coordinators
 	speed      float64         // of the first experiment in the pods, in steps a second
@@ -86,8 +85,16 @@ func newCluster(t *testing.T) *cluster {
 	if err := kubelet.Supported(); err != nil {
 		t.Skip(err)
 	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugins := filepath.Join(home, ".local", "lib", "go-xla")
+	if _, err := os.Stat(filepath.Join(plugins, "pjrt_c_api_cpu_plugin.so")); err != nil {
+		t.Skipf("%v: make xla installs it", err)
+	}
 	c := &cluster{dir: keptFolder(t), life: t.Context()}
-	images := c.build(t)
+	images := c.build(t, plugins)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	plane, err := controlplane.Start(ctx, controlplane.Config{Binaries: binaries, Dir: c.path("plane")})
@@ -146,12 +153,11 @@ func (c *cluster) keepEvents(t *testing.T) {
 	}
 }
 
-// keptFolder is KELVIN_KUBE_DIR, or one that is removed unless the test fails.
+// keptFolder is a new folder: in KELVIN_KUBE_DIR, where it stays, or one that is removed unless the test fails.
 func keptFolder(t *testing.T) string {
-	if dir := os.Getenv("KELVIN_KUBE_DIR"); dir != "" {
-		return dir
-	}
-	dir, err := os.MkdirTemp("", "kelvin-kube-")
+	t.Helper()
+	parent := os.Getenv("KELVIN_KUBE_DIR")
+	dir, err := os.MkdirTemp(parent, "kelvin-kube-")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +165,7 @@ func keptFolder(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if !t.Failed() {
+		if parent == "" && !t.Failed() {
 			os.RemoveAll(dir)
 		}
 	})
@@ -170,10 +176,10 @@ func (c *cluster) path(elem ...string) string {
 	return filepath.Join(append([]string{c.dir}, elem...)...)
 }
 
-// build builds Kelvin's programs as its images have them. Replicas train with XLA if this machine has the plugin.
-func (c *cluster) build(t *testing.T) map[string]kubelet.Image {
+// build builds Kelvin's programs as its images have them, for coordinators and for replicas, which train with XLA's plugins.
+func (c *cluster) build(t *testing.T, plugins string) map[string]kubelet.Image {
 	t.Helper()
-	image := func(folder, cgo string) kubelet.Image {
+	image := func(folder, cgo string, mounts map[string]string) kubelet.Image {
 		cmd := exec.Command("go", "build", "-o", c.path(folder)+"/", "./cmd/coordinator", "./cmd/replica")
 		cmd.Dir, cmd.Env = filepath.Join("..", ".."), append(os.Environ(), "CGO_ENABLED="+cgo)
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -182,27 +188,16 @@ func (c *cluster) build(t *testing.T) map[string]kubelet.Image {
 		return kubelet.Image{
 			Binaries: map[string]string{"/usr/local/bin/coordinator": c.path(folder, "coordinator"), "/usr/local/bin/replica": c.path(folder, "replica")},
 			Env:      map[string]string{"HOME": "/tmp", "KELVIN_NO_INSTALL": "1"},
+			Mounts:   mounts,
 		}
 	}
 	if err := os.MkdirAll(c.path("work"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	images := map[string]kubelet.Image{goImage: image("go", "0"), cpuImage: image("cpu", "1")}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		t.Fatal(err)
+	return map[string]kubelet.Image{
+		goImage:  image("go", "0", nil),
+		cpuImage: image("cpu", "1", map[string]string{"/usr/local/lib/go-xla": plugins}),
 	}
-	c.image = goImage
-	if plugin := filepath.Join(home, ".local", "lib", "go-xla"); exists(filepath.Join(plugin, "pjrt_c_api_cpu_plugin.so")) {
-		c.image = cpuImage
-		images[cpuImage] = kubelet.Image{Binaries: images[cpuImage].Binaries, Env: images[cpuImage].Env, Mounts: map[string]string{"/usr/local/lib/go-xla": plugin}}
-	}
-	return images
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 // command prepares a run of the program coordinator, as people have it on their own machine.
@@ -248,10 +243,13 @@ func (c *cluster) experiment(t *testing.T, name string) (experiment, error) {
 	return e, json.Unmarshal(out, &e)
 }
 
+// patience is for what takes seconds. It is used up only when something is wrong, or the machine has much else to do.
+const patience = 3 * time.Minute
+
 // until polls a condition, whose error says what is missing.
-func (c *cluster) until(t *testing.T, what string, limit time.Duration, condition func() error) {
+func (c *cluster) until(t *testing.T, what string, condition func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	for {
 		err := condition()
@@ -260,16 +258,16 @@ func (c *cluster) until(t *testing.T, what string, limit time.Duration, conditio
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("not within %v: %s: %v; logs are in %s", limit, what, err, c.dir)
+			t.Fatalf("not within %v: %s: %v; logs are in %s", patience, what, err, c.dir)
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
 
 // untilReady waits until all three coordinators are of the newest template and ready.
-func (c *cluster) untilReady(t *testing.T, limit time.Duration) {
+func (c *cluster) untilReady(t *testing.T) {
 	t.Helper()
-	c.until(t, "three coordinators are ready", limit, func() error {
+	c.until(t, "three coordinators are ready", func() error {
 		set, err := c.client.AppsV1().StatefulSets(namespace).Get(t.Context(), "kelvin", meta.GetOptions{})
 		if err != nil {
 			return err
@@ -282,9 +280,9 @@ func (c *cluster) untilReady(t *testing.T, limit time.Duration) {
 }
 
 // untilStep waits until an experiment has made so many steps, and fails if it ends before.
-func (c *cluster) untilStep(t *testing.T, name string, step uint64, limit time.Duration) {
+func (c *cluster) untilStep(t *testing.T, name string, step uint64) {
 	t.Helper()
-	c.until(t, fmt.Sprintf("%s makes step %d", name, step), limit, func() error {
+	c.until(t, fmt.Sprintf("%s makes step %d", name, step), func() error {
 		e, err := c.experiment(t, name)
 		if err == nil && (e.Phase == "completed" || e.Phase == "failed") {
 			t.Fatalf("%s is %s, want it running at step %d", name, e.Phase, step)

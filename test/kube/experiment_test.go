@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
@@ -92,7 +91,7 @@ func firstExperiment(t *testing.T, c *cluster) {
 	alone := c.train(t, "alone")
 	c.mustApply(t, objects(t, dev)...)
 	c.coordinator(t, "k8s", "certs")
-	c.untilReady(t, 2*time.Minute)
+	c.untilReady(t)
 	c.reach(t)
 
 	c.coordinator(t, "token", "bootstrap", "--server", c.servers[0], "--ca", "certs/ca.pem", "--out", "admin.token")
@@ -103,7 +102,7 @@ func firstExperiment(t *testing.T, c *cluster) {
 	}
 	c.coordinator(t, "k8s", "token")
 	c.coordinator(t, "k8s", "submit", c.file(t, twoMoons), "--replicas", "4", "--standbys", "1", "--memory", "1Gi", "--cpu", "500m",
-		"--image", c.image, "--wait=completed", "--timeout", "8m")
+		"--image", cpuImage, "--wait=completed", "--timeout", "8m")
 	c.untilComplete(t, "replicas", "0-4")
 
 	c.sameNumbers(t, "replicas", alone)
@@ -146,7 +145,7 @@ func (c *cluster) reach(t *testing.T) {
 // untilComplete waits until a Job is, with these indexes.
 func (c *cluster) untilComplete(t *testing.T, name, indexes string) {
 	t.Helper()
-	c.until(t, "the Job "+name+" is complete", time.Minute, func() error {
+	c.until(t, "the Job "+name+" is complete", func() error {
 		job, err := c.client.BatchV1().Jobs(namespace).Get(t.Context(), name, meta.GetOptions{})
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
@@ -20,9 +19,9 @@ const lasting = "lasting"
 
 // failures ends pods of a Job in the ways that its policy tells apart.
 func failures(t *testing.T, c *cluster) {
-	c.coordinator(t, "k8s", "submit", c.file(t, twoMoons), "--name", lasting, "--replicas", "4", "--memory", "1Gi", "--cpu", "500m", "--image", c.image,
+	c.coordinator(t, "k8s", "submit", c.file(t, twoMoons), "--name", lasting, "--replicas", "4", "--memory", "1Gi", "--cpu", "500m", "--image", cpuImage,
 		"--set", "train.steps=1000000")
-	c.untilStep(t, lasting, 10, 2*time.Minute)
+	c.untilStep(t, lasting, 10)
 	c.coordinator(t, "pause", lasting, "--wait") // the pods stay, and leave the processors to others
 	var before [4]*core.Pod
 	for i := range before {
@@ -39,7 +38,7 @@ func failures(t *testing.T, c *cluster) {
 
 	// What Kubernetes has counted for each index is written on the pod that takes its place.
 	for index, counted := range map[int]string{1: "0", 2: "1", 3: "0"} {
-		c.until(t, fmt.Sprintf("index %d runs again", index), time.Minute, func() error {
+		c.until(t, fmt.Sprintf("index %d runs again", index), func() error {
 			for _, pod := range c.podsOf(t, lasting, index) {
 				if pod.UID == before[index].UID || pod.Status.Phase != core.PodRunning {
 					continue
@@ -60,8 +59,8 @@ func failures(t *testing.T, c *cluster) {
 
 	// The experiment can have another Job, without a word of the first one.
 	c.deleteJob(t, lasting)
-	c.coordinator(t, "k8s", "job", lasting, "--replicas", "3", "--memory", "1Gi", "--cpu", "500m", "--image", c.image)
-	c.until(t, "three replicas of the second Job run", time.Minute, func() error {
+	c.coordinator(t, "k8s", "job", lasting, "--replicas", "3", "--memory", "1Gi", "--cpu", "500m", "--image", cpuImage)
+	c.until(t, "three replicas of the second Job run", func() error {
 		job := c.job(t, lasting)
 		for index := range 3 {
 			if !slices.ContainsFunc(c.podsOf(t, lasting, index), func(pod core.Pod) bool { return meta.IsControlledBy(&pod, job) && pod.Status.Phase == core.PodRunning }) {
@@ -82,7 +81,7 @@ func (c *cluster) deleteJob(t *testing.T, name string) {
 // says waits until `coordinator k8s status` has all these words.
 func (c *cluster) says(t *testing.T, job string, words ...string) {
 	t.Helper()
-	c.until(t, "coordinator k8s status "+job+" explains it", time.Minute, func() error {
+	c.until(t, "coordinator k8s status "+job+" explains it", func() error {
 		text := c.coordinator(t, "k8s", "status", job)
 		for _, w := range words {
 			if !strings.Contains(text, w) {
@@ -101,8 +100,8 @@ func explanations(t *testing.T, c *cluster) {
 	}
 	submit("gpu", "--gpu")
 	submit("image", "--image", "ghcr.io/kelvin-ebm/kelvin:9.9.9-cpu")
-	submit("secret", "--image", c.image, "--secret", "kelvin-other")
-	submit("large", "--image", c.image, "--memory", "100Gi")
+	submit("secret", "--image", cpuImage, "--secret", "kelvin-other")
+	submit("large", "--image", cpuImage, "--memory", "100Gi")
 	c.says(t, "gpu", "2 of 2: no node takes it: 3 Insufficient nvidia.com/gpu", "fix: more nodes with GPUs", "coordinator k8s scale gpu --replicas N")
 	c.says(t, "image", "2 of 2: the image ghcr.io/kelvin-ebm/kelvin:9.9.9-cpu cannot be had", "fix: --image names another")
 	c.says(t, "secret", `2 of 2: the container cannot start: MountVolume.SetUp failed for volume "credentials" : secret "kelvin-other" not found`, "fix: coordinator k8s token -n kelvin --secret kelvin-other")
@@ -115,14 +114,14 @@ func explanations(t *testing.T, c *cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.until(t, "the quota is in force", time.Minute, func() error {
+	c.until(t, "the quota is in force", func() error {
 		quota, err := quotas.Get(t.Context(), "lab", meta.GetOptions{})
 		if err == nil && len(quota.Status.Used) == 0 {
 			err = fmt.Errorf("status %+v", quota.Status)
 		}
 		return err
 	})
-	submit("quota", "--image", c.image)
+	submit("quota", "--image", cpuImage)
 	c.says(t, "quota", "problem: pods cannot be made: exceeded quota: lab", "fix: a larger ResourceQuota in kelvin", "coordinator k8s scale quota --replicas N")
 	if err := quotas.Delete(t.Context(), "lab", meta.DeleteOptions{}); err != nil {
 		t.Fatal(err)

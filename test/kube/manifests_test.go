@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	authorization "k8s.io/api/authorization/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
@@ -85,7 +84,7 @@ func (c *cluster) define(t *testing.T) {
 	for _, o := range definitions {
 		c.mustApply(t, o)
 	}
-	c.until(t, "the API server serves the kinds of testdata/crds.yaml", time.Minute, func() error {
+	c.until(t, "the API server serves the kinds of testdata/crds.yaml", func() error {
 		c.mapper.Reset()
 		for _, o := range definitions {
 			kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")

@@ -29,7 +29,7 @@ func production(t *testing.T, c *cluster) {
 	all := objects(t, filepath.Join(manifests, "overlays", "prod"))
 	c.mustApply(t, all...)
 	authority := c.certify(t, all)
-	c.untilReady(t, 2*time.Minute)
+	c.untilReady(t)
 	var nodes []string
 	for _, name := range coordinators {
 		pod, err := c.client.CoreV1().Pods(namespace).Get(t.Context(), name, meta.GetOptions{})
@@ -48,7 +48,7 @@ func production(t *testing.T, c *cluster) {
 	c.coordinator(t, "ctx", "set", "prod", "--server", c.servers[1], "--ca", "ca.pem", "--token-file", "prod.token")
 	c.coordinator(t, "ctx", "use", "prod")
 	c.coordinator(t, "k8s", "token", "--ca", "ca.pem")
-	c.coordinator(t, "k8s", "submit", c.file(t, twoMoons), "--name", "short", "--replicas", "2", "--memory", "1Gi", "--cpu", "500m", "--image", c.image,
+	c.coordinator(t, "k8s", "submit", c.file(t, twoMoons), "--name", "short", "--replicas", "2", "--memory", "1Gi", "--cpu", "500m", "--image", cpuImage,
 		"--set", "train.steps=300", "--wait=completed", "--timeout", "2m")
 	c.untilComplete(t, "short", "0,1")
 }

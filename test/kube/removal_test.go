@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,7 +24,7 @@ func removal(t *testing.T, c *cluster) {
 			c.remove(t, o)
 		}
 	}
-	c.until(t, "the coordinators are gone", 2*time.Minute, func() error {
+	c.until(t, "the coordinators are gone", func() error {
 		list, err := c.client.CoreV1().Pods(namespace).List(t.Context(), meta.ListOptions{LabelSelector: "app.kubernetes.io/component=coordinator"})
 		if err == nil && len(list.Items) > 0 {
 			err = fmt.Errorf("there are %d", len(list.Items))
@@ -37,7 +36,7 @@ func removal(t *testing.T, c *cluster) {
 		t.Fatalf("%d claims are left, %v; want those of three coordinators", len(claims.Items), err)
 	}
 	c.mustApply(t, all...)
-	c.untilReady(t, 2*time.Minute)
+	c.untilReady(t)
 	c.goesOn(t, lasting)
 
 	c.coordinator(t, "cancel", lasting, "--wait")
@@ -46,7 +45,7 @@ func removal(t *testing.T, c *cluster) {
 	for _, o := range all {
 		c.remove(t, o)
 	}
-	c.until(t, "the namespace is gone, and the volumes with it", 2*time.Minute, func() error {
+	c.until(t, "the namespace is gone, and the volumes with it", func() error {
 		if _, err := c.client.CoreV1().Namespaces().Get(t.Context(), namespace, meta.GetOptions{}); !apierrors.IsNotFound(err) {
 			return fmt.Errorf("namespace: %v", err)
 		}

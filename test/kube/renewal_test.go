@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	batch "k8s.io/api/batch/v1"
 	core "k8s.io/api/core/v1"
@@ -61,7 +60,7 @@ func newToken(t *testing.T, c *cluster) {
 	if _, err := c.client.BatchV1().Jobs(namespace).Create(ctx, now, meta.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	c.until(t, "the token is renewed", time.Minute, func() error {
+	c.until(t, "the token is renewed", func() error {
 		if job := c.job(t, now.Name); job.Status.Succeeded == 0 {
 			return fmt.Errorf("status %+v", job.Status)
 		}
@@ -82,7 +81,7 @@ func newCertificate(t *testing.T, c *cluster) {
 		}
 	}
 	c.coordinator(t, "k8s", "certs")
-	c.until(t, "kelvin-0 shows the new certificate", 2*time.Minute, func() error {
+	c.until(t, "kelvin-0 shows the new certificate", func() error {
 		if c.serialNumber(t).Cmp(before) == 0 {
 			return errors.New("it shows the old one")
 		}
