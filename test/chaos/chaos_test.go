@@ -25,11 +25,12 @@ type size struct {
 	longest                time.Duration // of a fault
 	experiments            []string
 	steps                  int // of each
+	punctual               bool
 }
 
 var (
-	short = size{3, 4, Commonest, 8, 7 * time.Second, []string{ladder, groups}, 500}
-	long  = size{3, 8, Everything, 60, 30 * time.Second, []string{ladder, groups, columns}, 6000}
+	short = size{3, 4, Commonest, 8, 7 * time.Second, []string{ladder, groups}, 500, false}
+	long  = size{3, 8, Everything, 60, 30 * time.Second, []string{ladder, groups, columns}, 6000, true}
 )
 
 // The experiments: chains whose states move between replicas; groups whose parameters are averaged with momentum and sent with
@@ -108,7 +109,7 @@ func TestNoRunDiffersForItsFaults(t *testing.T) {
 	if d := os.Getenv("KELVIN_CHAOS_DIR"); d != "" {
 		data = d
 	}
-	cluster, err := Start(t.Context(), ClusterConfig{Dir: data, Programs: dir, Coordinators: size.coordinators, Replicas: size.replicas})
+	cluster, err := Start(t.Context(), ClusterConfig{Dir: data, Programs: dir, Coordinators: size.coordinators, Replicas: size.replicas, Punctual: size.punctual})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,6 +24,9 @@ type ClusterConfig struct {
 	Dir                    string // data, logs and tokens go into it
 	Programs               string // folder with the programs coordinator and replica, see Build
 	Coordinators, Replicas int
+	// Punctual says that a loss of more work than one interval between cuts is wrong. It is judged by the clock, and so wants a
+	// machine that is not stopped for a second by others.
+	Punctual bool
 }
 
 // Cluster is coordinators and replicas on this machine, each a process, whose connections all go by way of a [Network]. Close

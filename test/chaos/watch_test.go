@@ -12,7 +12,7 @@ import (
 )
 
 func newSight() *watch {
-	return &watch{name: "x", news: make(chan struct{}), cuts: map[uint64]api.Cut{}, known: known{cut: -1}}
+	return &watch{name: "x", punctual: true, news: make(chan struct{}), cuts: map[uint64]api.Cut{}, known: known{cut: -1}}
 }
 
 // told is an experiment with 100 steps.
@@ -156,5 +156,10 @@ func TestASetbackCostsWhatItsStepsTook(t *testing.T) {
 	w.setBack(start.Add(14*time.Second), 30, 5, api.Experiment{Generation: 5, CutEverySeconds: 1})
 	if want := (setback{start.Add(14 * time.Second), 25, time.Second}); w.back[3] != want {
 		t.Errorf("%+v, want %+v: what was lost before is no part of it", w.back[3], want)
+	}
+	w.steps = append(w.steps, progress{start.Add(20 * time.Second), 70, 5}, progress{start.Add(21 * time.Second), 80, 5})
+	w.setBack(start.Add(22*time.Second), 80, 5, api.Experiment{Generation: 6, CutEverySeconds: 1})
+	if want := (setback{start.Add(22 * time.Second), 75, time.Second}); w.back[4] != want {
+		t.Errorf("%+v, want %+v: nor is it where the next generation was seen beyond it", w.back[4], want)
 	}
 }

@@ -111,6 +111,13 @@ func BenchmarkPutBlob(b *testing.B) {
 				if err := put(n, digest, data); err != nil {
 					b.Fatal(err)
 				}
+				b.StopTimer() // one blob at a time, as cuts come: the last node gets it meanwhile
+				for _, other := range c.nodes {
+					for !other.blobs.Has(digest) {
+						time.Sleep(time.Millisecond)
+					}
+				}
+				b.StartTimer()
 			}
 			report(b, "probe", stop())
 		})
